@@ -1,0 +1,83 @@
+// Why a packet was not carried. There is no drop without one of these: the
+// dispatcher's verdict names the reason, one place counts it, and
+// netstack.v1.DropReason exposes the same names (a test compares them).
+#ifndef CORE_BASE_DROP_REASON_H_
+#define CORE_BASE_DROP_REASON_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/strings/string_view.h"
+
+namespace netstack {
+
+// X(enumerator, name, what it means). Append only: the order is the proto's.
+#define NETSTACK_DROP_REASONS(X)                                               \
+  X(kTooShort, "TOO_SHORT", "shorter than its own headers say")                \
+  X(kBadIpVersion, "BAD_IP_VERSION", "neither IPv4 nor IPv6")                  \
+  X(kBadIpHeader, "BAD_IP_HEADER", "header or total length impossible")        \
+  X(kBadIpChecksum, "BAD_IP_CHECKSUM", "IPv4 header checksum wrong")           \
+  X(kBadExtensionHeader, "BAD_EXTENSION_HEADER",                               \
+    "IPv6 extension headers cut, looping or too many")                         \
+  X(kBadTcpHeader, "BAD_TCP_HEADER", "TCP data offset or flags impossible")    \
+  X(kBadTcpOptions, "BAD_TCP_OPTIONS", "a SYN's options cut or malformed")     \
+  X(kBadTransportChecksum, "BAD_TRANSPORT_CHECKSUM",                           \
+    "TCP, UDP or ICMP checksum wrong")                                         \
+  X(kSourceNotOurs, "SOURCE_NOT_OURS",                                         \
+    "source address outside the TUN's prefixes")                               \
+  X(kBadAddress, "BAD_ADDRESS",                                                \
+    "source or destination that no unicast packet may have")                   \
+  X(kMulticast, "MULTICAST", "multicast or broadcast destination")             \
+  X(kFragment, "FRAGMENT", "an IP fragment (reassembly is not built yet)")     \
+  X(kUdpUnsupported, "UDP_UNSUPPORTED", "UDP, which is not built yet")         \
+  X(kIcmpUnsupported, "ICMP_UNSUPPORTED", "ICMP, which is not built yet")      \
+  X(kDnsUnsupported, "DNS_UNSUPPORTED", "DNS (port 53), not built yet")        \
+  X(kUnknownProtocol, "UNKNOWN_PROTOCOL", "a transport we do not carry")       \
+  X(kTcpNoFlow, "TCP_NO_FLOW", "TCP, not a SYN, of a flow that is not known")  \
+  X(kTcpBlindAck, "TCP_BLIND_ACK",                                             \
+    "acknowledges what was never sent or long ago (RFC 5961, section 5)")      \
+  X(kTcpBadState, "TCP_BAD_STATE",                                             \
+    "a segment that the flow's handshake does not permit")                     \
+  X(kTcpDuplicateSyn, "TCP_DUPLICATE_SYN",                                     \
+    "the SYN again while its dial goes on")                                    \
+  X(kFlowTableFull, "FLOW_TABLE_FULL", "a new flow beyond the flow limit")     \
+  X(kNoDescriptors, "NO_DESCRIPTORS",                                          \
+    "a new flow beyond the file descriptors left for flows")                   \
+  X(kHalfOpenLimit, "HALF_OPEN_LIMIT",                                         \
+    "a new flow beyond the half-open limit of all or of its destination")      \
+  X(kSynUnproven, "SYN_UNPROVEN",                                              \
+    "first SYN under pressure: only its retransmission will be dialed")        \
+  X(kRecentlyRefused, "RECENTLY_REFUSED",                                      \
+    "answered from memory: this destination has just refused very often")      \
+  X(kNoMemory, "NO_MEMORY", "no memory for a flow or a buffer")                \
+  X(kFlowPoisoned, "FLOW_POISONED",                                            \
+    "an lwIP assertion failed on this flow, which is being reset")             \
+  X(kShuttingDown, "SHUTTING_DOWN", "the stack is stopping")                   \
+  X(kTunWriteFailed, "TUN_WRITE_FAILED", "the TUN refused the packet")         \
+  X(kIcmpRateLimited, "ICMP_RATE_LIMITED",                                     \
+    "an ICMP error of ours beyond the rate limit")
+
+enum class DropReason : uint8_t {
+#define NETSTACK_X(id, name, text) id,
+  NETSTACK_DROP_REASONS(NETSTACK_X)
+#undef NETSTACK_X
+};
+
+inline constexpr std::array kDropReasonNames = {
+#define NETSTACK_X(id, name, text) absl::string_view(name),
+    NETSTACK_DROP_REASONS(NETSTACK_X)
+#undef NETSTACK_X
+};
+inline constexpr size_t kDropReasonCount = kDropReasonNames.size();
+static_assert(static_cast<size_t>(DropReason::kIcmpRateLimited) + 1 ==
+              kDropReasonCount);
+
+// The proto's name without its prefix, e.g. "TOO_SHORT".
+constexpr absl::string_view DropReasonName(DropReason r) {
+  return kDropReasonNames[static_cast<size_t>(r)];
+}
+
+}  // namespace netstack
+
+#endif  // CORE_BASE_DROP_REASON_H_

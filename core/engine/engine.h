@@ -1,0 +1,55 @@
+// The engine: reads packets from the TUN, decides what becomes of each, and
+// owns everything that lives on the loop thread.
+//
+// Unless a method says otherwise it is called on the loop thread.
+#ifndef CORE_ENGINE_ENGINE_H_
+#define CORE_ENGINE_ENGINE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/engine/config.h"
+#include "core/engine/observer.h"
+#include "core/engine/stats.h"
+#include "core/flow/flow_info.h"
+
+namespace netstack {
+
+// Facts that hold while the stack runs.
+struct EngineInfo {
+  std::string tun_name;
+  uint32_t tun_mtu = 0;
+  bool offload = false;  // super-segments both ways
+  uint32_t flow_limit = 0;
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+
+  virtual EngineInfo GetInfo() const = 0;
+  virtual Stats GetStats() const = 0;
+
+  // At most `limit` flows that match, with id > after_id, by ascending id.
+  virtual std::vector<FlowInfo> ListFlows(const FlowFilter& filter,
+                                          uint64_t after_id,
+                                          size_t limit) const = 0;
+
+  // Resets every matching flow on both sides; says how many.
+  virtual size_t CloseFlows(const FlowFilter& filter) = 0;
+
+  // Applies what can change while running. `config` has passed Validate();
+  // fields that NeedsRestart() names are ignored.
+  virtual void ApplyConfig(const Config& config) = 0;
+
+  // Observer::OnFlow is called only while this is true (default false), so
+  // that nobody pays for changes that nobody watches.
+  virtual void SetFlowChanges(bool wanted) = 0;
+};
+
+}  // namespace netstack
+
+#endif  // CORE_ENGINE_ENGINE_H_

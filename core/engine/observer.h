@@ -1,0 +1,73 @@
+// What the engine tells of its own accord.
+#ifndef CORE_ENGINE_OBSERVER_H_
+#define CORE_ENGINE_OBSERVER_H_
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "core/flow/flow_info.h"
+
+namespace netstack {
+
+// X(enumerator, name, meaning). The proto's EventType has the same names.
+#define NETSTACK_EVENT_TYPES(X)                                               \
+  X(kStackStarted, "STACK_STARTED", "the stack reads the TUN")                \
+  X(kStackStopped, "STACK_STOPPED", "the stack was stopped by request")       \
+  X(kStackFailed, "STACK_FAILED", "the stack ended by itself, see message")   \
+  X(kConfigChanged, "CONFIG_CHANGED", "a new revision took effect")           \
+  X(kOffloadUnavailable, "OFFLOAD_UNAVAILABLE",                               \
+    "the TUN has no super-segments; it is used plain")                        \
+  X(kDescriptorsExhausted, "DESCRIPTORS_EXHAUSTED",                           \
+    "no file descriptors for new flows; told at most once a second")          \
+  X(kFlowLimitReached, "FLOW_LIMIT_REACHED",                                  \
+    "new flows are refused; told at most once a second")                      \
+  X(kHalfOpenPressure, "HALF_OPEN_PRESSURE",                                  \
+    "many dials under way: SYN floods are filtered; at most once a second")   \
+  X(kMemoryPressure, "MEMORY_PRESSURE",                                       \
+    "flows wait for the memory budget; told at most once a second")           \
+  X(kProtectFailed, "PROTECT_FAILED",                                         \
+    "a socket could not be protected; told at most once a second")            \
+  X(kFlowPoisoned, "FLOW_POISONED", "an lwIP assertion failed on a flow")
+
+enum class EventType : uint8_t {
+#define NETSTACK_X(id, name, text) id,
+  NETSTACK_EVENT_TYPES(NETSTACK_X)
+#undef NETSTACK_X
+};
+inline constexpr std::array kEventTypeNames = {
+#define NETSTACK_X(id, name, text) absl::string_view(name),
+    NETSTACK_EVENT_TYPES(NETSTACK_X)
+#undef NETSTACK_X
+};
+static_assert(static_cast<size_t>(EventType::kFlowPoisoned) + 1 ==
+              kEventTypeNames.size());
+constexpr absl::string_view EventTypeName(EventType t) {
+  return kEventTypeNames[static_cast<size_t>(t)];
+}
+
+struct Event {
+  EventType type = EventType::kStackStarted;
+  std::string message;   // a sentence for a person
+  uint64_t flow_id = 0;  // where one flow is concerned
+};
+
+enum class FlowChange : uint8_t { kOpened, kUpdated, kClosed };
+
+// Called on the loop thread; must not block and must not call the engine.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  // kUpdated: the state changed. Byte counts alone do not make a change.
+  virtual void OnFlow(FlowChange change, const FlowInfo& flow) = 0;
+  virtual void OnEvent(const Event& event) = 0;
+  // The engine ended by itself (the TUN is gone): nothing more will come, and
+  // Stop() is still to be called.
+  virtual void OnFailed(const absl::Status& why) = 0;
+};
+
+}  // namespace netstack
+
+#endif  // CORE_ENGINE_OBSERVER_H_
