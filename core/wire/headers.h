@@ -1,0 +1,51 @@
+// Writing headers of packets towards an app.
+#ifndef CORE_WIRE_HEADERS_H_
+#define CORE_WIRE_HEADERS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/base/bytes.h"
+#include "core/wire/ip_address.h"
+
+namespace netstack {
+
+inline constexpr size_t kIpV4HeaderSize = 20;
+inline constexpr size_t kIpV6HeaderSize = 40;
+inline constexpr size_t kMaxIpHeaderSize = kIpV6HeaderSize;
+
+constexpr size_t IpHeaderSize(bool v4) {
+  return v4 ? kIpV4HeaderSize : kIpV6HeaderSize;
+}
+
+struct IpHeaderFields {
+  IpAddress source;  // both addresses are of one family, which decides
+  IpAddress destination;
+  uint8_t protocol = 0;
+  uint8_t ttl = 64;
+  uint8_t tos = 0;
+  uint16_t id = 0;  // IPv4 only; DF is always set (RFC 6864: id may be 0)
+};
+
+// Writes an IPv4 or IPv6 header for `payload` bytes behind it, with IPv4's
+// header checksum. `out` has IpHeaderSize() bytes. Returns that size.
+size_t WriteIpHeader(const IpHeaderFields& fields, size_t payload,
+                     std::byte* out);
+
+struct TcpHeaderFields {
+  uint16_t source_port = 0;
+  uint16_t destination_port = 0;
+  uint32_t seq = 0;
+  uint32_t ack = 0;
+  uint8_t flags = 0;
+  uint16_t window = 0;
+};
+
+// Writes a whole TCP packet without payload and options (an RST, a bare
+// ACK), checksums included, into `out` (at least 60 bytes). Returns its size.
+size_t WriteBareTcp(const IpAddress& source, const IpAddress& destination,
+                    const TcpHeaderFields& tcp, std::byte* out);
+
+}  // namespace netstack
+
+#endif  // CORE_WIRE_HEADERS_H_
