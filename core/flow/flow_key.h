@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 
+#include "core/base/siphash.h"
 #include "core/wire/ip_address.h"
 
 namespace netstack {
@@ -12,7 +13,7 @@ namespace netstack {
 // IANA protocol numbers, as in an IP header.
 enum class Protocol : uint8_t { kIcmp = 1, kTcp = 6, kUdp = 17, kIcmpV6 = 58 };
 
-// "TCP", "UDP", "ICMP", "ICMPv6".
+// "TCP", "UDP", "ICMP", "ICMPv6"; "?" for anything else.
 const char* ProtocolName(Protocol p);
 
 struct FlowKey {
@@ -24,6 +25,9 @@ struct FlowKey {
   std::string ToString() const;
   friend bool operator==(const FlowKey&, const FlowKey&) = default;
 };
+
+// For hash tables. Apps choose most of a key, hence the secret.
+uint64_t HashFlowKey(const SipHashKey& secret, const FlowKey& key);
 
 }  // namespace netstack
 

@@ -1,0 +1,58 @@
+// The host side's socket calls, so that a test can script them.
+//
+// Errors are negative errno values. Nothing here decides anything: the Dialer
+// is the only caller of Open() and Connect().
+#ifndef CORE_PLATFORM_SOCKETS_H_
+#define CORE_PLATFORM_SOCKETS_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "core/base/bytes.h"
+#include "core/base/time.h"
+#include "core/wire/ip_address.h"
+
+namespace netstack {
+
+class Sockets {
+ public:
+  virtual ~Sockets() = default;
+
+  // A non-blocking, close-on-exec TCP socket of the address's family, with
+  // TCP_NODELAY and SO_OOBINLINE. The descriptor, or -errno.
+  virtual int OpenTcp(bool v4) = 0;
+  // 0 or -errno each.
+  virtual int SetMark(int fd, uint32_t mark) = 0;
+  virtual int BindToDevice(int fd, const std::string& device) = 0;
+  virtual int SetUserTimeout(int fd, Duration timeout) = 0;
+  // 0 when connected at once, -EINPROGRESS, or another -errno.
+  virtual int Connect(int fd, const Endpoint& to) = 0;
+  // SO_ERROR: 0 or -errno; clears it.
+  virtual int TakeError(int fd) = 0;
+
+  // Gathers and sends without SIGPIPE. Bytes taken (never 0 for non-empty
+  // parts), -EAGAIN, or -errno. At most 1,024 parts are looked at.
+  virtual int64_t Send(int fd, std::span<const Bytes> parts) = 0;
+  // Bytes read, 0 at end of stream, -EAGAIN, or -errno.
+  virtual int64_t Receive(int fd, MutableBytes into) = 0;
+  virtual int ShutdownWrite(int fd) = 0;
+  // Closes. With `reset` the peer gets RST instead of FIN (SO_LINGER 0).
+  virtual void Close(int fd, bool reset) = 0;
+
+  // For people: port 0 when unknown.
+  virtual Endpoint LocalEndpoint(int fd) = 0;
+  // TCP_INFO's smoothed round-trip time; zero when unknown.
+  virtual Duration RoundTripTime(int fd) = 0;
+
+  // The soft RLIMIT_NOFILE.
+  virtual uint32_t DescriptorLimit() = 0;
+};
+
+std::unique_ptr<Sockets> NewSockets();
+
+}  // namespace netstack
+
+#endif  // CORE_PLATFORM_SOCKETS_H_
