@@ -20,6 +20,9 @@ inline uint16_t Load16(const std::byte* p) {
 inline uint32_t Load32(const std::byte* p) {
   return (static_cast<uint32_t>(Load16(p)) << 16) | Load16(p + 2);
 }
+inline uint64_t Load64(const std::byte* p) {
+  return (static_cast<uint64_t>(Load32(p)) << 32) | Load32(p + 4);
+}
 inline void Store8(std::byte* p, uint8_t v) { *p = std::byte{v}; }
 inline void Store16(std::byte* p, uint16_t v) {
   Store8(p, static_cast<uint8_t>(v >> 8));
