@@ -28,7 +28,8 @@ struct IpHeaderFields {
 };
 
 // Writes an IPv4 or IPv6 header for `payload` bytes behind it, with IPv4's
-// header checksum. `out` has IpHeaderSize() bytes. Returns that size.
+// header checksum. `out` has IpHeaderSize() bytes, and header and payload
+// together are at most 65535 (IPv6: the payload alone). Returns that size.
 size_t WriteIpHeader(const IpHeaderFields& fields, size_t payload,
                      std::byte* out);
 

@@ -5,6 +5,7 @@
 #ifndef CORE_WIRE_PACKET_H_
 #define CORE_WIRE_PACKET_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 
@@ -32,10 +33,12 @@ struct Packet {
   IpAddress source;
   IpAddress destination;
   uint8_t protocol = 0;  // of the transport, behind IPv6 extension headers
+  uint16_t protocol_at = 0;  // where in `bytes` the protocol is named
   uint8_t ttl = 0;       // hop limit in IPv6
   uint8_t tos = 0;       // traffic class in IPv6
   bool is_v4 = true;
   bool is_fragment = false;  // first, middle or last; atomic ones are not
+  uint16_t fragment_offset = 0;  // bytes of payload before this fragment's
   bool dont_fragment = true;  // IPv4's DF; always true in IPv6
 };
 
@@ -43,7 +46,12 @@ struct Packet {
 // options, fragment, authentication) are walked; more, a cut one, or a
 // hop-by-hop that is not the first is BAD_EXTENSION_HEADER. An atomic
 // fragment (RFC 6946) counts as a whole packet. ESP and "no next header" end
-// the walk as that protocol. IPv4: trailing bytes beyond total length are cut.
+// the walk as that protocol, and so does a real fragment: what its fragment
+// header names is its protocol. A routing header with segments left is
+// BAD_EXTENSION_HEADER: we are no stop of the route (RFC 5095; RFC 8200, 4.4).
+// An IPv6 address inside ::ffff:0:0/96 is BAD_ADDRESS: behind this function it
+// would be taken for IPv4, and RFC 4291 gives it no place on the wire.
+// Trailing bytes beyond the length that the header tells are cut.
 OrDrop<Packet> ParsePacket(Bytes bytes);
 
 namespace tcp_flag {
@@ -75,9 +83,9 @@ struct TcpSegment {
 // NEEDS_CSUM or DATA_VALID) or it must be computed here.
 enum class ChecksumTrust : uint8_t { kVerify, kTrusted };
 
-// `packet` is TCP and not a fragment. Port 0 on either side, SYN together
-// with FIN or RST, and a data offset below 5 or beyond the packet are
-// BAD_TCP_HEADER.
+// `packet` is TCP and not a fragment. Fewer than 20 bytes are TOO_SHORT. Port
+// 0 on either side, SYN together with FIN or RST, and a data offset below 5 or
+// beyond the packet are BAD_TCP_HEADER. Only then the checksum is looked at.
 OrDrop<TcpSegment> ParseTcp(const Packet& packet, ChecksumTrust trust);
 
 // The options of a SYN that we pass on.
