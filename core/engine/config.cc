@@ -1,0 +1,201 @@
+#include "core/engine/config.h"
+
+#include <cctype>
+#include <cstddef>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+
+namespace netstack {
+namespace {
+
+using std::chrono::hours;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+constexpr size_t kMaxInterfaceName = 15;  // IFNAMSIZ - 1
+constexpr size_t kMaxPrefixes = 256;      // searched for every packet
+// The protocol's own bounds: RFC 8200, section 5, and a 16-bit length.
+constexpr uint32_t kMinMtu = 1280, kMaxMtu = 65535;
+constexpr uint32_t kMinBuffer = 16 * 1024, kMaxBuffer = 4 * 1024 * 1024;
+constexpr uint32_t kMaxHalfOpen = 1'000'000;
+constexpr uint32_t kMaxFlows = 1'000'000;
+constexpr uint32_t kMinReserved = 8, kMaxReserved = 65'536;
+constexpr uint64_t kMinBudget = 1024 * 1024;
+constexpr uint32_t kMaxIcmpErrors = 1'000'000;
+
+// Rules that a kernel has for names of network interfaces, and no "%", which
+// Linux would replace by a number of its choice.
+bool IsInterfaceName(absl::string_view name) {
+  if (name.empty() || name.size() > kMaxInterfaceName) return false;
+  if (name == "." || name == "..") return false;
+  for (char c : name) {
+    const auto u = static_cast<unsigned char>(c);
+    if (!std::isgraph(u) || c == '/' || c == ':' || c == '%') return false;
+  }
+  return true;
+}
+
+// Collects problems; every method adds at most one.
+class Checker {
+ public:
+  void Fail(absl::string_view field, std::string problem) {
+    problems_.push_back({std::string(field), std::move(problem)});
+  }
+
+  void Range(absl::string_view field, uint64_t value, uint64_t min,
+             uint64_t max) {
+    if (value >= min && value <= max) return;
+    Fail(field, absl::StrCat(value, " is not between ", min, " and ", max,
+                             "."));
+  }
+
+  void RangeOrZero(absl::string_view field, uint64_t value, uint64_t min,
+                   uint64_t max) {
+    if (value == 0 || (value >= min && value <= max)) return;
+    Fail(field, absl::StrCat(value, " is neither 0 nor between ", min,
+                             " and ", max, "."));
+  }
+
+  void Time(absl::string_view field, Duration value, Duration min,
+            Duration max) {
+    if (value >= min && value <= max) return;
+    Fail(field, absl::StrCat(Text(value), " is not between ", Text(min),
+                             " and ", Text(max), "."));
+  }
+
+  void Name(absl::string_view field, absl::string_view name) {
+    if (IsInterfaceName(name)) return;
+    Fail(field, absl::StrCat("not an interface name: 1 to ",
+                             kMaxInterfaceName,
+                             " printable characters without space, \"/\", "
+                             "\":\" and \"%\" are."));
+  }
+
+  std::vector<ConfigProblem> Take() { return std::move(problems_); }
+
+ private:
+  static std::string Text(Duration d) {
+    return absl::StrCat(std::chrono::duration<double>(d).count(), " s");
+  }
+
+  std::vector<ConfigProblem> problems_;
+};
+
+// Empty, or what is wrong with the prefix.
+std::string PrefixProblem(const IpPrefix& p) {
+  const unsigned full = p.ip.IsV4() ? 32 : 128;
+  if (p.length > full) {
+    return absl::StrCat("its length is ", p.length, ", but at most ", full,
+                        " is possible.");
+  }
+  if (IpPrefix::Parse(p.ToString()) != p) {
+    return "bits behind its length are set; they must be zero.";
+  }
+  if (p.length > 0 && p.ip.IsMulticast()) {
+    return "it is multicast, which no source address may be.";
+  }
+  return "";
+}
+
+void CheckTun(const TunConfig& tun, Checker& check) {
+  if (tun.fd < -1) {
+    check.Fail("tun.fd", absl::StrCat(tun.fd, " is not a descriptor."));
+  }
+  // A descriptor brings its own name.
+  if (tun.fd == -1) check.Name("tun.name", tun.name);
+  check.Range("tun.mtu", tun.mtu, kMinMtu, kMaxMtu);
+  if (tun.prefixes.size() > kMaxPrefixes) {
+    check.Fail("tun.prefixes",
+               absl::StrCat(tun.prefixes.size(), " prefixes, but at most ",
+                            kMaxPrefixes, " are possible."));
+    return;
+  }
+  for (size_t i = 0; i < tun.prefixes.size(); ++i) {
+    const std::string problem = PrefixProblem(tun.prefixes[i]);
+    if (problem.empty()) continue;
+    check.Fail(absl::StrCat("tun.prefixes[", i, "]"),
+               absl::StrCat(tun.prefixes[i].ToString(), ": ", problem));
+  }
+}
+
+void CheckTcp(const TcpConfig& tcp, Checker& check) {
+  check.Time("tcp.dial_timeout", tcp.dial_timeout, milliseconds(100),
+             seconds(600));
+  // The upper bounds keep every deadline far from the clock's end. RFC 5382's
+  // lower bounds are the defaults; shorter ones are the user's choice.
+  check.Time("tcp.established_idle", tcp.established_idle, seconds(1),
+             hours(24 * 30));
+  check.Time("tcp.transitory_idle", tcp.transitory_idle, seconds(1),
+             hours(24));
+  check.Time("tcp.time_wait", tcp.time_wait, seconds(0), seconds(240));
+  if (tcp.host_user_timeout != Duration::zero()) {
+    check.Time("tcp.host_user_timeout", tcp.host_user_timeout, seconds(1),
+               hours(24));
+  }
+  check.Range("tcp.max_half_open", tcp.max_half_open, 1, kMaxHalfOpen);
+  check.Range("tcp.max_half_open_per_destination",
+              tcp.max_half_open_per_destination, 1, kMaxHalfOpen);
+  // Said only when both are in range, so that one mistake is told once.
+  if (tcp.max_half_open >= 1 &&
+      tcp.max_half_open_per_destination <= kMaxHalfOpen &&
+      tcp.max_half_open_per_destination > tcp.max_half_open) {
+    check.Fail("tcp.max_half_open_per_destination",
+               absl::StrCat(tcp.max_half_open_per_destination,
+                            " is above tcp.max_half_open, which is ",
+                            tcp.max_half_open, "."));
+  }
+  check.Range("tcp.buffer_floor", tcp.buffer_floor, kMinBuffer, kMaxBuffer);
+  check.Range("tcp.buffer_max", tcp.buffer_max, kMinBuffer, kMaxBuffer);
+  if (tcp.buffer_floor <= kMaxBuffer && tcp.buffer_max >= kMinBuffer &&
+      tcp.buffer_floor > tcp.buffer_max) {
+    check.Fail("tcp.buffer_floor",
+               absl::StrCat(tcp.buffer_floor, " is above tcp.buffer_max, ",
+                            "which is ", tcp.buffer_max, "."));
+  }
+}
+
+void CheckLimits(const LimitsConfig& limits, Checker& check) {
+  check.RangeOrZero("limits.max_flows", limits.max_flows, 1, kMaxFlows);
+  check.RangeOrZero("limits.reserved_descriptors",
+                    limits.reserved_descriptors, kMinReserved, kMaxReserved);
+  check.RangeOrZero("limits.memory_budget", limits.memory_budget, kMinBudget,
+                    std::numeric_limits<int64_t>::max());
+  check.Range("limits.icmp_errors_per_second", limits.icmp_errors_per_second,
+              0, kMaxIcmpErrors);
+  // None per second is a way to send none; then the burst means nothing.
+  if (limits.icmp_errors_per_second > 0) {
+    check.Range("limits.icmp_error_burst", limits.icmp_error_burst, 1,
+                kMaxIcmpErrors);
+  }
+}
+
+}  // namespace
+
+std::vector<ConfigProblem> Validate(const Config& config) {
+  Checker check;
+  CheckTun(config.tun, check);
+  CheckTcp(config.tcp, check);
+  CheckLimits(config.limits, check);
+  if (!config.protect.bind_to_device.empty()) {
+    check.Name("protect.bind_to_device", config.protect.bind_to_device);
+  }
+  return check.Take();
+}
+
+std::vector<std::string> NeedsRestart(const Config& running,
+                                      const Config& wanted) {
+  const TunConfig& a = running.tun;
+  const TunConfig& b = wanted.tun;
+  std::vector<std::string> fields;
+  // Not `fd`: it came with the start of the stack and has no path in the
+  // proto, so that a wanted configuration never carries one.
+  if (a.name != b.name) fields.push_back("tun.name");
+  if (a.mtu != b.mtu) fields.push_back("tun.mtu");
+  if (a.offload != b.offload) fields.push_back("tun.offload");
+  if (a.prefixes != b.prefixes) fields.push_back("tun.prefixes");
+  return fields;
+}
+
+}  // namespace netstack
