@@ -34,8 +34,9 @@ class TimerWheel {
   TimerWheel(const TimerWheel&) = delete;
   TimerWheel& operator=(const TimerWheel&) = delete;
 
-  // Arms, or moves, `node`. A deadline in the past fires at the next
-  // Advance(). Deadlines beyond about two years are cut to that.
+  // Arms, or moves, `node`. A deadline at or before the last Advance()'s time
+  // fires at the next Advance(), never within the current one. Deadlines
+  // beyond about two years are cut to that.
   void Arm(TimerNode* node, Instant deadline);
   // No effect when not armed.
   void Disarm(TimerNode* node);
@@ -60,21 +61,31 @@ class TimerWheel {
   static constexpr int kSlots = 1 << kBits;
   static constexpr int kLevels = 6;
 
+  // The cut: 2.2 years. A quarter of what the levels span, so that the top
+  // level may wrap around without becoming ambiguous.
+  static constexpr int64_t kMaxTicks = int64_t{1} << (kBits * kLevels - 2);
+
   int64_t TickOf(Instant t, bool round_up) const;
-  Instant TimeOf(int64_t tick) const;
+  Instant TimeOf(int64_t tick) const { return start_ + tick * kTick; }
+  size_t SlotOf(int64_t tick) const;
   void Insert(TimerNode* node);
   void Collect(Instant now);
   TimerNode* PopDue();
   void RecomputeNext();
 
   Instant start_;
-  int64_t current_ = 0;  // every node in the wheel has tick > current_
+  Instant now_;          // of the last Advance() that did something
+  int64_t current_ = 0;  // now_ as a tick; every node in a slot has a later one
   size_t size_ = 0;
   Instant next_deadline_ = kNever;
   std::array<uint64_t, kLevels> occupied_{};  // bit per slot
-  // List heads: slots of all levels, and the due list.
-  std::array<std::array<TimerNode, kSlots>, kLevels> slots_;
+  // List heads: the slots of all levels, level by level. A head's tick is the
+  // earliest of its list, or 0 when that is not known.
+  std::array<TimerNode, kLevels * kSlots> slots_;
+  // Nodes that are due now, and those that were overdue when armed. Their
+  // ticks are never after current_, which tells them from nodes in slots.
   TimerNode due_;
+  TimerNode overdue_;
 };
 
 }  // namespace netstack

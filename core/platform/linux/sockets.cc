@@ -1,0 +1,197 @@
+#include "core/platform/sockets.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <limits>
+
+namespace netstack {
+namespace {
+
+// IOV_MAX of Linux; sendmsg(2) refuses more with EMSGSIZE.
+constexpr size_t kMaxParts = 1024;
+
+struct SocketAddress {
+  sockaddr_storage storage{};
+  socklen_t size = 0;
+
+  const sockaddr* get() const {
+    return reinterpret_cast<const sockaddr*>(&storage);
+  }
+};
+
+SocketAddress ToSocketAddress(const Endpoint& endpoint) {
+  SocketAddress address;
+  if (endpoint.ip.IsV4()) {
+    sockaddr_in v4{};
+    v4.sin_family = AF_INET;
+    v4.sin_port = htons(endpoint.port);
+    std::memcpy(&v4.sin_addr, endpoint.ip.v4(), 4);
+    std::memcpy(&address.storage, &v4, sizeof(v4));
+    address.size = sizeof(v4);
+  } else {
+    sockaddr_in6 v6{};
+    v6.sin6_family = AF_INET6;
+    v6.sin6_port = htons(endpoint.port);
+    std::memcpy(&v6.sin6_addr, endpoint.ip.v6(), 16);
+    std::memcpy(&address.storage, &v6, sizeof(v6));
+    address.size = sizeof(v6);
+  }
+  return address;
+}
+
+Endpoint FromSocketAddress(const sockaddr_storage& storage) {
+  if (storage.ss_family == AF_INET) {
+    sockaddr_in v4;
+    std::memcpy(&v4, &storage, sizeof(v4));
+    return {IpAddress::V4(reinterpret_cast<const std::byte*>(&v4.sin_addr)),
+            ntohs(v4.sin_port)};
+  }
+  if (storage.ss_family == AF_INET6) {
+    sockaddr_in6 v6;
+    std::memcpy(&v6, &storage, sizeof(v6));
+    return {IpAddress::V6(reinterpret_cast<const std::byte*>(&v6.sin6_addr)),
+            ntohs(v6.sin6_port)};
+  }
+  return {};
+}
+
+template <typename T>
+int SetOption(int fd, int level, int name, const T& value) {
+  return setsockopt(fd, level, name, &value, sizeof(value)) == 0 ? 0 : -errno;
+}
+
+class SystemSockets final : public Sockets {
+ public:
+  int OpenTcp(bool v4) override {
+    const int fd = socket(v4 ? AF_INET : AF_INET6,
+                          SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    const int on = 1;
+    // Urgent data stays in the stream (RFC 6093, section 5), and what the app
+    // wrote at once is not held back: its own TCP has decided that.
+    int error = SetOption(fd, IPPROTO_TCP, TCP_NODELAY, on);
+    if (error == 0) error = SetOption(fd, SOL_SOCKET, SO_OOBINLINE, on);
+    if (error != 0) {
+      close(fd);
+      return error;
+    }
+    return fd;
+  }
+
+  int SetMark(int fd, uint32_t mark) override {
+    return SetOption(fd, SOL_SOCKET, SO_MARK, mark);
+  }
+
+  int BindToDevice(int fd, const std::string& device) override {
+    // The kernel cuts a longer name silently, which might hit another device.
+    if (device.size() >= 16) return -ENODEV;
+    return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device.data(),
+                      static_cast<socklen_t>(device.size())) == 0
+               ? 0
+               : -errno;
+  }
+
+  int SetUserTimeout(int fd, Duration timeout) override {
+    const auto ms =
+        std::chrono::ceil<std::chrono::milliseconds>(timeout).count();
+    const auto value =
+        static_cast<int>(std::clamp<decltype(ms)>(ms, 0, INT_MAX));
+    return SetOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, value);
+  }
+
+  int Connect(int fd, const Endpoint& to) override {
+    const SocketAddress address = ToSocketAddress(to);
+    if (connect(fd, address.get(), address.size) == 0) return 0;
+    // An interrupted connect goes on in the background (connect(2)).
+    return errno == EINTR ? -EINPROGRESS : -errno;
+  }
+
+  int TakeError(int fd) override {
+    int error = 0;
+    socklen_t size = sizeof(error);
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0) {
+      return -errno;
+    }
+    return -error;
+  }
+
+  int64_t Send(int fd, std::span<const Bytes> parts) override {
+    std::array<iovec, kMaxParts> vec;  // not initialized: 16 KiB
+    size_t count = 0;
+    for (const Bytes& part : parts.first(std::min(parts.size(), kMaxParts))) {
+      if (part.empty()) continue;
+      vec[count++] = {const_cast<std::byte*>(part.data()), part.size()};
+    }
+    msghdr message{};
+    message.msg_iov = vec.data();
+    message.msg_iovlen = count;
+    ssize_t n;
+    do {
+      n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    return n >= 0 ? n : -errno;
+  }
+
+  int64_t Receive(int fd, MutableBytes into) override {
+    if (into.empty()) return -EINVAL;  // its 0 would read as end of stream
+    ssize_t n;
+    do {
+      n = recv(fd, into.data(), into.size(), MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    return n >= 0 ? n : -errno;
+  }
+
+  int ShutdownWrite(int fd) override {
+    return shutdown(fd, SHUT_WR) == 0 ? 0 : -errno;
+  }
+
+  void Close(int fd, bool reset) override {
+    // Lingering for no time at all discards what is queued and sends RST
+    // (socket(7), tcp(7)).
+    if (reset) SetOption(fd, SOL_SOCKET, SO_LINGER, linger{1, 0});
+    close(fd);
+  }
+
+  Endpoint LocalEndpoint(int fd) override {
+    sockaddr_storage storage{};
+    socklen_t size = sizeof(storage);
+    if (getsockname(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0) {
+      return {};
+    }
+    return FromSocketAddress(storage);
+  }
+
+  Duration RoundTripTime(int fd) override {
+    tcp_info info{};
+    socklen_t size = sizeof(info);
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) {
+      return Duration::zero();
+    }
+    return std::chrono::microseconds(info.tcpi_rtt);
+  }
+
+  uint32_t DescriptorLimit() override {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;  // Linux's default
+    return static_cast<uint32_t>(
+        std::min<rlim_t>(limit.rlim_cur, std::numeric_limits<uint32_t>::max()));
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Sockets> NewSockets() {
+  return std::make_unique<SystemSockets>();
+}
+
+}  // namespace netstack
