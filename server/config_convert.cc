@@ -1,0 +1,292 @@
+#include "server/config_convert.h"
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/util/message_differencer.h"
+#include "server/errors.h"
+
+namespace netstack::server {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::Reflection;
+using Problems = std::vector<ConfigProblem>;
+
+constexpr int64_t kNanos = 1'000'000'000;
+
+void ReadDuration(const char* field, bool has,
+                  const google::protobuf::Duration& d, Duration* out,
+                  Problems& problems) {
+  if (!has || FromProto(d, out)) return;
+  problems.push_back({field, "not a valid duration."});
+}
+
+void ReadTun(const v1::TunConfig& in, TunConfig& out, Problems& problems) {
+  if (in.has_name()) out.name = in.name();
+  if (in.has_mtu()) out.mtu = in.mtu();
+  if (in.has_offload()) out.offload = in.offload();
+  for (int i = 0; i < in.prefixes_size(); ++i) {
+    if (auto prefix = IpPrefix::Parse(in.prefixes(i))) {
+      out.prefixes.push_back(*prefix);
+    } else {
+      problems.push_back({absl::StrCat("tun.prefixes[", i, "]"),
+                          absl::StrCat("\"", in.prefixes(i),
+                                       "\" is not a prefix like "
+                                       "10.0.0.0/8 or fd00::/8.")});
+    }
+  }
+}
+
+void ReadTcp(const v1::TcpConfig& in, TcpConfig& out, Problems& problems) {
+  ReadDuration("tcp.dial_timeout", in.has_dial_timeout(), in.dial_timeout(),
+               &out.dial_timeout, problems);
+  ReadDuration("tcp.established_idle", in.has_established_idle(),
+               in.established_idle(), &out.established_idle, problems);
+  ReadDuration("tcp.transitory_idle", in.has_transitory_idle(),
+               in.transitory_idle(), &out.transitory_idle, problems);
+  ReadDuration("tcp.time_wait", in.has_time_wait(), in.time_wait(),
+               &out.time_wait, problems);
+  ReadDuration("tcp.host_user_timeout", in.has_host_user_timeout(),
+               in.host_user_timeout(), &out.host_user_timeout, problems);
+  if (in.has_max_half_open()) out.max_half_open = in.max_half_open();
+  if (in.has_max_half_open_per_destination()) {
+    out.max_half_open_per_destination = in.max_half_open_per_destination();
+  }
+  if (in.has_buffer_floor()) out.buffer_floor = in.buffer_floor();
+  if (in.has_buffer_max()) out.buffer_max = in.buffer_max();
+}
+
+void ReadLimits(const v1::LimitsConfig& in, LimitsConfig& out) {
+  if (in.has_max_flows()) out.max_flows = in.max_flows();
+  if (in.has_reserved_descriptors()) {
+    out.reserved_descriptors = in.reserved_descriptors();
+  }
+  if (in.has_memory_budget()) out.memory_budget = in.memory_budget();
+  if (in.has_icmp_errors_per_second()) {
+    out.icmp_errors_per_second = in.icmp_errors_per_second();
+  }
+  if (in.has_icmp_error_burst()) out.icmp_error_burst = in.icmp_error_burst();
+}
+
+void CheckRange(const char* field, uint64_t value, uint64_t low, uint64_t high,
+                Problems& problems) {
+  if (value >= low && value <= high) return;
+  problems.push_back({field, absl::StrCat(value, " is not between ", low,
+                                          " and ", high, ".")});
+}
+
+void ReadControl(const v1::ControlConfig& in, ControlConfig& out,
+                 Problems& problems) {
+  out.allowed_uids.assign(in.allowed_uids().begin(), in.allowed_uids().end());
+  if (out.allowed_uids.size() > 64) {
+    problems.push_back({"control.allowed_uids",
+                        absl::StrCat(out.allowed_uids.size(),
+                                     " uids, but at most 64 are possible.")});
+  }
+  for (int i = 0; i < in.allowed_uids_size(); ++i) {
+    // 65534 is what every user who is not mapped into our user namespace
+    // looks like, and -1 is no uid.
+    if (in.allowed_uids(i) == 65534 ||
+        in.allowed_uids(i) == std::numeric_limits<uint32_t>::max()) {
+      problems.push_back({absl::StrCat("control.allowed_uids[", i, "]"),
+                          absl::StrCat(in.allowed_uids(i),
+                                       " stands for nobody in particular.")});
+    }
+  }
+  if (in.has_max_connections()) out.max_connections = in.max_connections();
+  CheckRange("control.max_connections", out.max_connections, 1, 1024,
+             problems);
+  if (in.has_max_watchers()) out.max_watchers = in.max_watchers();
+  CheckRange("control.max_watchers", out.max_watchers, 1, 1024, problems);
+  if (in.has_watch_queue()) out.watch_queue = in.watch_queue();
+  CheckRange("control.watch_queue", out.watch_queue, 16, 65536, problems);
+  ReadDuration("control.stall_timeout", in.has_stall_timeout(),
+               in.stall_timeout(), &out.stall_timeout, problems);
+  if (out.stall_timeout < std::chrono::milliseconds(100) ||
+      out.stall_timeout > std::chrono::minutes(10)) {
+    problems.push_back(
+        {"control.stall_timeout", "not between 0.1 s and 600 s."});
+  }
+}
+
+bool IsLeaf(const FieldDescriptor* f) {
+  return f->is_repeated() ||
+         f->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE ||
+         f->message_type()->full_name() == "google.protobuf.Duration";
+}
+
+// Copies one field, or its absence.
+void CopyField(const Message& from, const FieldDescriptor* f, Message& to) {
+  const Reflection* r = to.GetReflection();
+  r->ClearField(&to, f);
+  std::unique_ptr<Message> only(from.New());
+  only->CopyFrom(from);
+  std::vector<const FieldDescriptor*> set;
+  r->ListFields(*only, &set);
+  for (const FieldDescriptor* other : set) {
+    if (other != f) r->ClearField(only.get(), other);
+  }
+  to.MergeFrom(*only);
+}
+
+// Every leaf that is set in `change` replaces the one in `to`.
+void CopySet(const Message& change, Message& to) {
+  const Reflection* r = change.GetReflection();
+  std::vector<const FieldDescriptor*> set;
+  r->ListFields(change, &set);
+  for (const FieldDescriptor* f : set) {
+    if (IsLeaf(f)) {
+      CopyField(change, f, to);
+    } else {
+      CopySet(r->GetMessage(change, f), *r->MutableMessage(&to, f));
+    }
+  }
+}
+
+// False when there is no such field.
+bool CopyPath(const Message& change, absl::string_view path, Message& to) {
+  const std::pair<std::string, std::string> parts =
+      absl::StrSplit(path, absl::MaxSplits('.', 1));
+  const FieldDescriptor* f =
+      change.GetDescriptor()->FindFieldByName(parts.first);
+  if (f == nullptr) return false;
+  if (absl::StrContains(path, ".")) {
+    if (IsLeaf(f)) return false;
+    const Reflection* r = change.GetReflection();
+    return CopyPath(r->GetMessage(change, f), parts.second,
+                    *r->MutableMessage(&to, f));
+  }
+  CopyField(change, f, to);
+  return true;
+}
+
+void CompareFields(const Message& a, const Message& b, std::string prefix,
+                   std::vector<std::string>& out) {
+  const Reflection* r = a.GetReflection();
+  for (int i = 0; i < a.GetDescriptor()->field_count(); ++i) {
+    const FieldDescriptor* f = a.GetDescriptor()->field(i);
+    const std::string path = absl::StrCat(prefix, f->name());
+    if (!IsLeaf(f)) {
+      CompareFields(r->GetMessage(a, f), r->GetMessage(b, f),
+                    absl::StrCat(path, "."), out);
+      continue;
+    }
+    google::protobuf::util::MessageDifferencer differ;
+    if (!differ.CompareWithFields(a, b, {f}, {f})) out.push_back(path);
+  }
+}
+
+}  // namespace
+
+bool FromProto(const google::protobuf::Duration& d, Duration* out) {
+  if (d.nanos() <= -kNanos || d.nanos() >= kNanos) return false;
+  if ((d.seconds() > 0 && d.nanos() < 0) || (d.seconds() < 0 && d.nanos() > 0))
+    return false;
+  const int64_t limit = std::numeric_limits<int64_t>::max() / kNanos - 1;
+  if (d.seconds() > limit || d.seconds() < -limit) return false;
+  *out = std::chrono::nanoseconds(d.seconds() * kNanos + d.nanos());
+  return true;
+}
+
+void ToProto(Duration d, google::protobuf::Duration* out) {
+  out->set_seconds(d.count() / kNanos);
+  out->set_nanos(static_cast<int32_t>(d.count() % kNanos));
+}
+
+absl::StatusOr<CheckedConfig> CheckConfig(const v1::Config& proto) {
+  CheckedConfig out;
+  out.proto = proto;
+  Problems problems;
+  ReadTun(proto.tun(), out.core.tun, problems);
+  ReadTcp(proto.tcp(), out.core.tcp, problems);
+  ReadLimits(proto.limits(), out.core.limits);
+  const v1::ProtectConfig& protect = proto.protect();
+  if (protect.has_so_mark()) out.core.protect.so_mark = protect.so_mark();
+  if (protect.has_bind_to_device()) {
+    out.core.protect.bind_to_device = protect.bind_to_device();
+  }
+  for (ConfigProblem& p : Validate(out.core)) problems.push_back(std::move(p));
+  ReadControl(proto.control(), out.control, problems);
+  if (!problems.empty()) return InvalidFields("INVALID_CONFIG", problems);
+  return out;
+}
+
+v1::Config Effective(const CheckedConfig& config) {
+  v1::Config out;
+  v1::TunConfig& tun = *out.mutable_tun();
+  tun.set_name(config.core.tun.name);
+  tun.set_mtu(config.core.tun.mtu);
+  tun.set_offload(config.core.tun.offload);
+  for (const IpPrefix& p : config.core.tun.prefixes) {
+    tun.add_prefixes(p.ToString());
+  }
+  if (tun.prefixes().empty()) {
+    tun.add_prefixes("0.0.0.0/0");
+    tun.add_prefixes("::/0");
+  }
+  v1::TcpConfig& tcp = *out.mutable_tcp();
+  const TcpConfig& t = config.core.tcp;
+  ToProto(t.dial_timeout, tcp.mutable_dial_timeout());
+  ToProto(t.established_idle, tcp.mutable_established_idle());
+  ToProto(t.transitory_idle, tcp.mutable_transitory_idle());
+  ToProto(t.time_wait, tcp.mutable_time_wait());
+  ToProto(t.host_user_timeout, tcp.mutable_host_user_timeout());
+  tcp.set_max_half_open(t.max_half_open);
+  tcp.set_max_half_open_per_destination(t.max_half_open_per_destination);
+  tcp.set_buffer_floor(t.buffer_floor);
+  tcp.set_buffer_max(t.buffer_max);
+  v1::LimitsConfig& limits = *out.mutable_limits();
+  const LimitsConfig& l = config.core.limits;
+  limits.set_max_flows(l.max_flows);
+  limits.set_reserved_descriptors(l.reserved_descriptors);
+  limits.set_memory_budget(l.memory_budget);
+  limits.set_icmp_errors_per_second(l.icmp_errors_per_second);
+  limits.set_icmp_error_burst(l.icmp_error_burst);
+  v1::ProtectConfig& protect = *out.mutable_protect();
+  protect.set_so_mark(config.core.protect.so_mark);
+  protect.set_bind_to_device(config.core.protect.bind_to_device);
+  v1::ControlConfig& control = *out.mutable_control();
+  for (uint32_t uid : config.control.allowed_uids) {
+    control.add_allowed_uids(uid);
+  }
+  control.set_max_connections(config.control.max_connections);
+  control.set_max_watchers(config.control.max_watchers);
+  control.set_watch_queue(config.control.watch_queue);
+  ToProto(config.control.stall_timeout, control.mutable_stall_timeout());
+  return out;
+}
+
+absl::StatusOr<v1::Config> Merge(const v1::Config& current,
+                                 const v1::Config& change,
+                                 const google::protobuf::FieldMask& mask) {
+  v1::Config out = current;
+  if (mask.paths().empty()) {
+    CopySet(change, out);
+    return out;
+  }
+  if (mask.paths_size() == 1 && mask.paths(0) == "*") return change;
+  Problems problems;
+  for (const std::string& path : mask.paths()) {
+    if (CopyPath(change, path, out)) continue;
+    problems.push_back({"update_mask", absl::StrCat("\"", path,
+                                                    "\" is not a field of "
+                                                    "the config.")});
+  }
+  if (!problems.empty()) return InvalidFields("INVALID_REQUEST", problems);
+  return out;
+}
+
+std::vector<std::string> Difference(const v1::Config& a, const v1::Config& b) {
+  std::vector<std::string> out;
+  CompareFields(a, b, "", out);
+  return out;
+}
+
+}  // namespace netstack::server

@@ -1,0 +1,189 @@
+#include "server/convert.h"
+
+#include <ctime>
+
+#include "absl/strings/str_cat.h"
+#include "server/config_convert.h"
+
+namespace netstack::server {
+namespace {
+
+void Fill(const Endpoint& e, v1::Endpoint* out) {
+  out->set_address(e.ip.ToString());
+  out->set_port(e.port);
+}
+
+void Fill(const TunStats& s, v1::TunStats* out) {
+  out->set_outbound_packets(s.outbound_packets);
+  out->set_outbound_bytes(s.outbound_bytes);
+  out->set_inbound_packets(s.inbound_packets);
+  out->set_inbound_bytes(s.inbound_bytes);
+  out->set_reads(s.reads);
+  out->set_writes(s.writes);
+  out->set_write_blocked(s.write_blocked);
+  out->set_outbound_merged(s.outbound_merged);
+  out->set_tcp_packets(s.tcp_packets);
+  out->set_udp_packets(s.udp_packets);
+  out->set_icmp_packets(s.icmp_packets);
+  out->set_other_packets(s.other_packets);
+  out->set_fragments(s.fragments);
+}
+
+void Fill(const TcpStats& s, v1::TcpStats* out) {
+  out->set_opened(s.opened);
+  out->set_established(s.established);
+  out->set_active(s.active);
+  out->set_half_open(s.half_open);
+  out->set_time_wait(s.time_wait);
+  for (size_t i = 0; i < s.closed.size(); ++i) {
+    v1::CloseCount* c = out->add_closed();
+    c->set_reason(ToProto(static_cast<CloseReason>(i)));
+    c->set_flows(s.closed[i]);
+  }
+  out->set_outbound_bytes(s.outbound_bytes);
+  out->set_inbound_bytes(s.inbound_bytes);
+  out->set_resets_sent(s.resets_sent);
+  out->set_icmp_errors_sent(s.icmp_errors_sent);
+  out->set_retransmits(s.retransmits);
+  out->set_lwip_asserts(s.lwip_asserts);
+}
+
+void Fill(const DialStats& s, v1::DialStats* out) {
+  out->set_attempts(s.attempts);
+  out->set_connected(s.connected);
+  out->set_refused(s.refused);
+  out->set_unreachable(s.unreachable);
+  out->set_timed_out(s.timed_out);
+  out->set_protect_failed(s.protect_failed);
+  out->set_no_descriptor(s.no_descriptor);
+  out->set_other_errors(s.other_errors);
+}
+
+void Fill(const MemoryStats& s, v1::MemoryStats* out) {
+  out->set_buffered(s.buffered);
+  out->set_buffered_peak(s.buffered_peak);
+  out->set_budget(s.budget);
+  out->set_pressure(s.pressure);
+  out->set_flow_records(s.flow_records);
+  out->set_allocation_failures(s.allocation_failures);
+}
+
+void Fill(const LoopStats& s, v1::LoopStats* out) {
+  out->set_wakeups(s.wakeups);
+  out->set_turns(s.turns);
+  ToProto(s.longest_turn, out->mutable_longest_turn());
+  ToProto(s.busy, out->mutable_busy());
+}
+
+void ReadPrefix(const char* field, const std::string& text,
+                std::optional<IpPrefix>& out,
+                std::vector<ConfigProblem>& problems) {
+  if (text.empty()) return;
+  out = IpPrefix::Parse(text);
+  if (out) return;
+  problems.push_back(
+      {field, absl::StrCat("\"", text, "\" is neither an address nor a prefix "
+                                       "like 10.0.0.0/8 or fd00::/8.")});
+}
+
+void ReadPort(const char* field, bool has, uint32_t value,
+              std::optional<uint16_t>& out,
+              std::vector<ConfigProblem>& problems) {
+  if (!has) return;
+  if (value <= 65535) {
+    out = static_cast<uint16_t>(value);
+    return;
+  }
+  problems.push_back(
+      {field, absl::StrCat(value, " is not between 0 and 65535.")});
+}
+
+}  // namespace
+
+void ToProto(const FlowInfo& flow, v1::Flow* out) {
+  out->set_id(flow.id);
+  v1::FlowKey* key = out->mutable_key();
+  key->set_protocol(static_cast<v1::Protocol>(flow.key.protocol));
+  Fill(flow.key.app, key->mutable_app());
+  Fill(flow.key.remote, key->mutable_remote());
+  out->set_state(ToProto(flow.state));
+  out->set_close_reason(ToProto(flow.close_reason));
+  if (flow.upstream_local.port != 0) {
+    Fill(flow.upstream_local, out->mutable_upstream_local());
+  }
+  ToProto(flow.age, out->mutable_age());
+  ToProto(flow.idle, out->mutable_idle());
+  out->set_outbound_bytes(flow.outbound_bytes);
+  out->set_inbound_bytes(flow.inbound_bytes);
+  out->set_outbound_packets(flow.outbound_packets);
+  out->set_inbound_packets(flow.inbound_packets);
+  out->set_outbound_buffered(flow.outbound_buffered);
+  out->set_inbound_buffered(flow.inbound_buffered);
+  if (flow.rtt != Duration::zero()) ToProto(flow.rtt, out->mutable_rtt());
+  if (flow.dial_time != Duration::zero()) {
+    ToProto(flow.dial_time, out->mutable_dial_time());
+  }
+}
+
+void ToProto(const Stats& stats, v1::Stats* out) {
+  ToProto(stats.uptime, out->mutable_uptime());
+  Fill(stats.tun, out->mutable_tun());
+  Fill(stats.tcp, out->mutable_tcp());
+  Fill(stats.dial, out->mutable_dial());
+  Fill(stats.memory, out->mutable_memory());
+  Fill(stats.loop, out->mutable_loop());
+  out->set_flow_limit(stats.flow_limit);
+  out->set_descriptors_used(stats.descriptors_used);
+  for (size_t i = 0; i < stats.drops.size(); ++i) {
+    v1::DropCount* d = out->add_drops();
+    d->set_reason(ToProto(static_cast<DropReason>(i)));
+    d->set_packets(stats.drops[i]);
+  }
+}
+
+std::vector<ConfigProblem> FromProto(const v1::FlowFilter& filter,
+                                     FlowFilter* out) {
+  std::vector<ConfigProblem> problems;
+  if (filter.has_id()) out->id = filter.id();
+  if (filter.protocol() != v1::PROTOCOL_UNSPECIFIED) {
+    if (v1::Protocol_IsValid(filter.protocol())) {
+      out->protocol = static_cast<Protocol>(filter.protocol());
+    } else {
+      problems.push_back({"filter.protocol", "not a known protocol."});
+    }
+  }
+  if (filter.state() != v1::FLOW_STATE_UNSPECIFIED) {
+    if (v1::FlowState_IsValid(filter.state())) {
+      out->state = static_cast<FlowState>(filter.state() - 1);
+    } else {
+      problems.push_back({"filter.state", "not a known state."});
+    }
+  }
+  ReadPrefix("filter.app", filter.app(), out->app, problems);
+  ReadPrefix("filter.remote", filter.remote(), out->remote, problems);
+  ReadPort("filter.app_port", filter.has_app_port(), filter.app_port(),
+           out->app_port, problems);
+  ReadPort("filter.remote_port", filter.has_remote_port(),
+           filter.remote_port(), out->remote_port, problems);
+  if (filter.has_active_within()) {
+    Duration within{};
+    if (FromProto(filter.active_within(), &within) &&
+        within > Duration::zero()) {
+      out->active_within = within;
+    } else {
+      problems.push_back({"filter.active_within", "not more than 0."});
+    }
+  }
+  return problems;
+}
+
+google::protobuf::Timestamp Now() {
+  timespec ts{};
+  clock_gettime(CLOCK_REALTIME, &ts);
+  google::protobuf::Timestamp out;
+  out.set_seconds(ts.tv_sec);
+  out.set_nanos(static_cast<int32_t>(ts.tv_nsec));
+  return out;
+}
+
+}  // namespace netstack::server

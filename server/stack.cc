@@ -1,0 +1,311 @@
+#include "server/stack.h"
+
+#include <algorithm>
+#include <chrono>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "google/protobuf/util/message_differencer.h"
+#include "server/convert.h"
+
+namespace netstack::server {
+namespace {
+
+constexpr v1::TrafficKind kSupported[] = {v1::TRAFFIC_KIND_TCP};
+constexpr v1::TrafficKind kUnsupported[] = {
+    v1::TRAFFIC_KIND_UDP, v1::TRAFFIC_KIND_ICMP, v1::TRAFFIC_KIND_DNS,
+    v1::TRAFFIC_KIND_FRAGMENTS};
+
+// Greater for each run, also of the next process: microseconds since 1970.
+uint64_t NextEpoch(uint64_t last) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const auto us =
+      std::chrono::duration_cast<std::chrono::microseconds>(now).count();
+  return std::max(static_cast<uint64_t>(us), last + 1);
+}
+
+Duration Since(std::chrono::steady_clock::time_point then) {
+  return std::chrono::steady_clock::now() - then;
+}
+
+// `paths` without those that `waiting` names.
+std::vector<std::string> Without(std::vector<std::string> paths,
+                                 const std::vector<std::string>& waiting) {
+  std::erase_if(paths, [&](const std::string& p) {
+    return std::find(waiting.begin(), waiting.end(), p) != waiting.end();
+  });
+  return paths;
+}
+
+}  // namespace
+
+Stack::Stack(CheckedConfig config, Factory factory, EventLog* events,
+             Worker* worker,
+             std::function<void(const ControlConfig&)> control_changed)
+    : factory_(std::move(factory)),
+      events_(events),
+      worker_(worker),
+      control_changed_(std::move(control_changed)),
+      service_started_at_(Now()),
+      config_(std::move(config)),
+      supervisor_("supervisor") {}
+
+Stack::~Stack() { Shutdown(); }
+
+void Stack::Start(Done<absl::Status> done) {
+  supervisor_.Post([this, done = std::move(done)]() mutable {
+    StartNow(std::move(done));
+  });
+}
+
+void Stack::StartNow(Done<absl::Status> done) {
+  Config config;
+  uint64_t epoch = 0;
+  bool running = false;
+  {
+    MutexLock lock(mu_);
+    running = state_ == v1::STACK_STATE_RUNNING;
+    if (!running) {
+      state_ = v1::STACK_STATE_STARTING;
+      failure_.clear();
+      config = config_.core;
+      epoch = run_.epoch = NextEpoch(run_.epoch);
+    }
+  }
+  if (running) {
+    done(Precondition("STACK_RUNNING", "STACK_STATE", "stack",
+                      "The stack is already running."));
+    return;
+  }
+  events_->SetEpoch(epoch);
+  absl::StatusOr<std::unique_ptr<Runtime>> made = factory_(config, this);
+  absl::StatusOr<EngineInfo> info =
+      made.ok() ? (*made)->Call([](Engine& e) { return e.GetInfo(); })
+                : made.status();
+  if (!info.ok()) {
+    if (made.ok()) (*made)->Stop();
+    {
+      MutexLock lock(mu_);
+      state_ = v1::STACK_STATE_FAILED;
+      failure_ = std::string(info.status().message());
+    }
+    events_->Add(v1::EVENT_TYPE_STACK_FAILED,
+                 std::string(info.status().message()));
+    done(StartRefused(info.status()));
+    return;
+  }
+  {
+    MutexLock lock(mu_);
+    run_.runtime = std::move(*made);
+    state_ = v1::STACK_STATE_RUNNING;
+    info_ = *info;
+    started_with_ = config;
+    stack_start_ = std::chrono::steady_clock::now();
+    stack_started_at_ = Now();
+  }
+  events_->Add(v1::EVENT_TYPE_STACK_STARTED,
+               absl::StrCat("The stack reads ", info->tun_name, ", MTU ",
+                            info->tun_mtu,
+                            info->offload ? ", super-segments." : "."));
+  done(absl::OkStatus());
+}
+
+void Stack::Stop(Done<bool> done) {
+  supervisor_.Post([this, done = std::move(done)]() mutable {
+    const bool stopped = StopNow(v1::STACK_STATE_STOPPED, "");
+    if (stopped) {
+      events_->Add(v1::EVENT_TYPE_STACK_STOPPED, "The stack was stopped.");
+    }
+    done(stopped);
+  });
+}
+
+bool Stack::StopNow(v1::StackState then, const std::string& failure) {
+  std::shared_ptr<Runtime> runtime;
+  {
+    MutexLock lock(mu_);
+    runtime = run_.runtime;
+    state_ = runtime ? v1::STACK_STATE_STOPPING : then;
+    failure_ = failure;
+  }
+  if (!runtime) return false;
+  runtime->Stop();
+  hub_.EndRun(StackNotRunning());
+  MutexLock lock(mu_);
+  run_.runtime.reset();
+  state_ = then;
+  return true;
+}
+
+void Stack::OnFailed(const absl::Status& why) {
+  supervisor_.Post([this, epoch = run().epoch, why] { FailedNow(epoch, why); });
+}
+
+void Stack::FailedNow(uint64_t epoch, const absl::Status& why) {
+  // A stop may have come first, and even another start.
+  const Run now = run();
+  if (!now.runtime || now.epoch != epoch) return;
+  const std::string message(why.message());
+  StopNow(v1::STACK_STATE_FAILED, message);
+  events_->Add(v1::EVENT_TYPE_STACK_FAILED, message);
+}
+
+void Stack::Update(v1::UpdateConfigRequest request,
+                   Done<absl::StatusOr<v1::UpdateConfigResponse>> done) {
+  supervisor_.Post([this, request = std::move(request),
+                    done = std::move(done)]() mutable {
+    done(UpdateNow(request));
+  });
+}
+
+absl::StatusOr<v1::UpdateConfigResponse> Stack::UpdateNow(
+    const v1::UpdateConfigRequest& request) {
+  CheckedConfig old;
+  Run run;
+  Config started_with;
+  uint64_t revision = 0;
+  {
+    MutexLock lock(mu_);
+    old = config_;
+    run = run_;
+    started_with = started_with_;
+    revision = revision_;
+  }
+  if (request.has_revision() && request.revision() != revision) {
+    return Refusal(absl::StatusCode::kAborted, "REVISION_MISMATCH",
+                   absl::StrCat("The change was made from revision ",
+                                request.revision(), ", but the config is at ",
+                                revision, "."),
+                   {{"revision", absl::StrCat(revision)}});
+  }
+  auto merged = Merge(old.proto, request.config(), request.update_mask());
+  if (!merged.ok()) return merged.status();
+  auto wanted = CheckConfig(*merged);
+  if (!wanted.ok()) return wanted.status();
+
+  v1::UpdateConfigResponse response;
+  std::vector<std::string> changed =
+      Difference(Effective(old), Effective(*wanted));
+  std::vector<std::string> pending;
+  if (run.runtime) pending = NeedsRestart(started_with, wanted->core);
+  for (std::string& path : Without(changed, pending)) {
+    response.add_applied(std::move(path));
+  }
+  for (std::string& path : pending) {
+    response.add_pending_restart(std::move(path));
+  }
+  *response.mutable_config() = wanted->proto;
+  // A field that is set to its default changes nothing in effect, but is
+  // another config all the same.
+  const bool differs = !google::protobuf::util::MessageDifferencer::Equals(
+      old.proto, wanted->proto);
+  response.set_revision(differs && !request.validate_only() ? revision + 1
+                                                            : revision);
+  if (request.validate_only() || !differs) return response;
+
+  {
+    MutexLock lock(mu_);
+    config_ = *wanted;
+    revision_ = response.revision();
+  }
+  if (run.runtime) {
+    auto info = run.runtime->Call([core = wanted->core](Engine& engine) {
+      engine.ApplyConfig(core);
+      return engine.GetInfo();
+    });
+    MutexLock lock(mu_);
+    if (info.ok()) info_ = *info;
+  }
+  control_changed_(wanted->control);
+  events_->Add(v1::EVENT_TYPE_CONFIG_CHANGED,
+               absl::StrCat("Config revision ", response.revision(),
+                            "; applied: ",
+                            changed.empty() ? "nothing"
+                                            : absl::StrJoin(response.applied(),
+                                                            ", "),
+                            response.pending_restart().empty()
+                                ? std::string(".")
+                                : absl::StrCat("; after a restart: ",
+                                               absl::StrJoin(
+                                                   response.pending_restart(),
+                                                   ", "),
+                                               ".")));
+  return response;
+}
+
+v1::StackStatus Stack::GetStatus() const {
+  v1::StackStatus out;
+  out.set_version(NETSTACK_VERSION);
+  *out.mutable_service_started_at() = service_started_at_;
+  ToProto(Since(service_start_), out.mutable_service_uptime());
+  for (v1::TrafficKind kind : kSupported) out.add_supported(kind);
+  for (v1::TrafficKind kind : kUnsupported) out.add_unsupported(kind);
+  MutexLock lock(mu_);
+  out.set_state(state_);
+  out.set_failure(failure_);
+  out.set_epoch(run_.epoch);
+  out.set_config_revision(revision_);
+  for (std::string& path : PendingRestart()) {
+    out.add_pending_restart(std::move(path));
+  }
+  if (!run_.runtime) return out;
+  *out.mutable_stack_started_at() = stack_started_at_;
+  ToProto(Since(stack_start_), out.mutable_stack_uptime());
+  out.mutable_tun()->set_name(info_.tun_name);
+  out.mutable_tun()->set_mtu(info_.tun_mtu);
+  out.mutable_tun()->set_offload(info_.offload);
+  out.set_flow_limit(info_.flow_limit);
+  return out;
+}
+
+v1::GetConfigResponse Stack::GetConfig() const {
+  MutexLock lock(mu_);
+  v1::GetConfigResponse out;
+  *out.mutable_config() = config_.proto;
+  *out.mutable_effective() = Effective(config_);
+  out.set_revision(revision_);
+  for (std::string& path : PendingRestart()) {
+    out.add_pending_restart(std::move(path));
+  }
+  return out;
+}
+
+void Stack::Shutdown() {
+  supervisor_.Post([this] {
+    if (StopNow(v1::STACK_STATE_STOPPED, "")) {
+      events_->Add(v1::EVENT_TYPE_STACK_STOPPED,
+                   "The stack was stopped with the service.");
+    }
+  });
+  supervisor_.Stop();
+}
+
+void Stack::OnFlow(FlowChange change, const FlowInfo& flow) {
+  hub_.OnFlow(change, flow);
+}
+
+void Stack::OnEvent(const Event& event) {
+  // The stack's own life is told here, where the reasons are known.
+  switch (event.type) {
+    case EventType::kStackStarted:
+    case EventType::kStackStopped:
+    case EventType::kStackFailed:
+    case EventType::kConfigChanged:
+      return;
+    default:
+      events_->Add(ToProto(event.type), event.message, event.flow_id);
+  }
+}
+
+Stack::Run Stack::run() const {
+  MutexLock lock(mu_);
+  return run_;
+}
+
+std::vector<std::string> Stack::PendingRestart() const {
+  if (!run_.runtime) return {};
+  return NeedsRestart(started_with_, config_.core);
+}
+
+}  // namespace netstack::server
