@@ -51,6 +51,8 @@ build_preset() {
     local preset=$1 log=$LOGS/build-$1.log launcher=()
     shift
     mkdir -p "$LOGS"
+    # By itself: below, under `!`, bash takes a failed redirection for success.
+    : >"$log" || return 1
     if have ccache; then
         launcher=(-DCMAKE_C_COMPILER_LAUNCHER=ccache
                   -DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
