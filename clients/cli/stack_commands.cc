@@ -1,0 +1,95 @@
+// start, stop and status.
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "clients/cli/context.h"
+#include "clients/cli/format.h"
+#include "clients/cli/status_view.h"
+
+namespace netstack::cli {
+namespace {
+
+using netstack::v1::GetStatsRequest;
+using netstack::v1::GetStatusRequest;
+using netstack::v1::GetStatusResponse;
+using netstack::v1::NetstackService;
+using netstack::v1::StackStatus;
+using netstack::v1::StartRequest;
+using netstack::v1::StartResponse;
+using netstack::v1::StopRequest;
+using netstack::v1::StopResponse;
+
+void RunStart(Context& context) {
+  CallAndPrint<NetstackService::Stub, StartRequest, StartResponse>(
+      context, &NetstackService::Stub::Start, {},
+      [&](const StartResponse& response) {
+        const StackStatus& status = response.status();
+        context.out() << "Started on " << TunText(status.tun()) << ".\n"
+                      << "Room for "
+                      << Counted(status.flow_limit(), "flow", "flows")
+                      << "; not carried: " << KindsText(status.unsupported())
+                      << ".\n";
+      });
+}
+
+void RunStop(Context& context) {
+  CallAndPrint<NetstackService::Stub, StopRequest, StopResponse>(
+      context, &NetstackService::Stub::Stop, {},
+      [&](const StopResponse& response) {
+        context.out() << (response.stopped() ? "Stopped.\n"
+                                             : "No stack was running.\n");
+      });
+}
+
+void RunStatus(Context& context) {
+  const auto client = context.Connect();
+  if (!client.ok()) return context.Fail(client.status());
+  const auto status =
+      (*client)->Call(&NetstackService::Stub::GetStatus, GetStatusRequest());
+  if (!status.ok()) return context.Fail(status.status());
+  if (context.json) {
+    context.out() << JsonDocument(*status);
+    return;
+  }
+  const auto stats =
+      (*client)->Call(&NetstackService::Stub::GetStats, GetStatsRequest());
+  if (!stats.ok()) return context.Fail(stats.status());
+  context.out() << RenderStatus(status->status(), stats->stats(),
+                                (*client)->socket(), context.console->zone,
+                                context.layout());
+}
+
+}  // namespace
+
+void AddStackCommands(CLI::App& app, Context& context) {
+  CLI::App* start =
+      app.add_subcommand("start", "Open the TUN and start the stack");
+  start->footer(
+      "Starts with the config that \"config get\" shows. Refused (exit code\n"
+      "1) while a stack runs.\n\n"
+      "Examples:\n"
+      "  netstackctl start\n"
+      "  netstackctl config set tun.name=tun7 && netstackctl start");
+  start->callback([&context] { RunStart(context); });
+
+  CLI::App* stop =
+      app.add_subcommand("stop", "Reset every flow and close the TUN");
+  stop->footer(
+      "No error when no stack runs.\n\n"
+      "Examples:\n"
+      "  netstackctl stop\n"
+      "  netstackctl stop && netstackctl start   # a restart");
+  stop->callback([&context] { RunStop(context); });
+
+  CLI::App* status =
+      app.add_subcommand("status", "Tell what runs, on one screen");
+  status->footer(
+      "Exit code 0 whenever the service answers, stack or no stack.\n\n"
+      "Examples:\n"
+      "  netstackctl status\n"
+      "  netstackctl status --json | jq -r .status.state");
+  status->callback([&context] { RunStatus(context); });
+}
+
+}  // namespace netstack::cli

@@ -1,0 +1,411 @@
+#include "clients/cli/stats_view.h"
+
+#include <cmath>
+#include <functional>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "clients/cli/fields.h"
+#include "clients/cli/format.h"
+
+namespace netstack::cli {
+namespace {
+
+using netstack::v1::CloseCount;
+using netstack::v1::DropCount;
+using netstack::v1::DropReason;
+using netstack::v1::Stats;
+
+using Counter = std::function<uint64_t(const Stats&)>;
+
+// Seconds between two readings whose difference means something.
+std::optional<double> SecondsBetween(const StatsSample& now,
+                                     const StatsSample* before) {
+  if (before == nullptr || before->epoch != now.epoch) return {};
+  const double seconds = absl::ToDoubleSeconds(now.time - before->time);
+  if (seconds <= 0) return {};
+  return seconds;
+}
+
+double Rate(const Counter& counter, const Stats& now, const Stats& before,
+            double seconds) {
+  const uint64_t a = counter(before), b = counter(now);
+  return b > a ? static_cast<double>(b - a) / seconds : 0;
+}
+
+uint64_t DropsOf(const Stats& stats, DropReason reason) {
+  for (const DropCount& drop : stats.drops()) {
+    if (drop.reason() == reason) return drop.packets();
+  }
+  return 0;
+}
+
+// Builds the table of one reading, group by group.
+class StatsTable {
+ public:
+  StatsTable(const StatsSample& now, const StatsSample* before)
+      : now_(now), seconds_(SecondsBetween(now, before)), table_(Columns()) {
+    if (seconds_) before_ = &before->stats;
+  }
+
+  void Group(const std::string& title) {
+    if (!table_.empty()) table_.Heading("");
+    table_.Heading(title);
+  }
+
+  // `trouble` colours the number when it is not zero.
+  void Count(const std::string& label, const Counter& counter,
+             bool trouble = false) {
+    Number(label, counter, trouble, "");
+  }
+
+  void CountWith(const std::string& label, const Counter& counter,
+                 const std::string& note) {
+    Number(label, counter, true, note);
+  }
+
+  void Bytes(const std::string& label, const Counter& counter) {
+    const auto value = static_cast<double>(counter(now_.stats));
+    Add(label, ShowBytes(value), ShowByteRate(RateOf(counter)));
+  }
+
+  void Gauge(const std::string& label, const std::string& text,
+             const std::string& note = "") {
+    Add(label, text, "", note);
+  }
+
+  std::string Render(const Layout& layout) const {
+    Layout mine = layout;
+    mine.header = seconds_.has_value();
+    return table_.Render(mine);
+  }
+
+  double RateOf(const Counter& counter) const {
+    return seconds_ ? Rate(counter, now_.stats, *before_, *seconds_) : 0;
+  }
+
+ private:
+  static std::vector<Column> Columns() {
+    return {{.title = "", .min_width = 26},
+            {.title = "TOTAL", .right = true, .min_width = 12},
+            {.title = "RATE", .right = true, .min_width = 0},
+            {.title = "", .shrink_to = 10}};
+  }
+
+  void Number(const std::string& label, const Counter& counter, bool trouble,
+              const std::string& note) {
+    const uint64_t value = counter(now_.stats);
+    Add(label,
+        Cell(ShowCount(value),
+             trouble && value > 0 ? Style::kWarn : Style::kPlain),
+        ShowCountRate(RateOf(counter)), note);
+  }
+
+  void Add(const std::string& label, Cell total, const std::string& rate,
+           const std::string& note = "") {
+    table_.Row({"  " + label,
+                std::move(total),
+                seconds_ ? rate : "",
+                {note, Style::kDim}});
+  }
+
+  const StatsSample& now_;
+  std::optional<double> seconds_;
+  const Stats* before_ = nullptr;  // Set when seconds_ is.
+  Table table_;
+};
+
+void AddTun(StatsTable& t) {
+  t.Group("TUN (IP packets; outbound is from the apps)");
+  t.Count("outbound packets",
+          [](const Stats& s) { return s.tun().outbound_packets(); });
+  t.Bytes("outbound bytes",
+          [](const Stats& s) { return s.tun().outbound_bytes(); });
+  t.Count("inbound packets",
+          [](const Stats& s) { return s.tun().inbound_packets(); });
+  t.Bytes("inbound bytes",
+          [](const Stats& s) { return s.tun().inbound_bytes(); });
+  t.Count("reads", [](const Stats& s) { return s.tun().reads(); });
+  t.Count("writes", [](const Stats& s) { return s.tun().writes(); });
+  t.Count(
+      "writes that waited",
+      [](const Stats& s) { return s.tun().write_blocked(); }, true);
+  t.Count("packets merged (GRO)",
+          [](const Stats& s) { return s.tun().outbound_merged(); });
+  t.Count("TCP packets read",
+          [](const Stats& s) { return s.tun().tcp_packets(); });
+  t.Count("UDP packets read",
+          [](const Stats& s) { return s.tun().udp_packets(); });
+  t.Count("ICMP packets read",
+          [](const Stats& s) { return s.tun().icmp_packets(); });
+  t.Count("other packets read",
+          [](const Stats& s) { return s.tun().other_packets(); });
+  t.Count("fragments read", [](const Stats& s) { return s.tun().fragments(); });
+}
+
+void AddTcp(StatsTable& t, const Stats& stats) {
+  t.Group("TCP flows");
+  t.Gauge("now", ShowCount(stats.tcp().active()),
+          absl::StrCat("of ", ShowCount(stats.flow_limit())));
+  t.Gauge("half open", ShowCount(stats.tcp().half_open()));
+  t.Gauge("in TIME_WAIT", ShowCount(stats.tcp().time_wait()));
+  t.Gauge("host sockets", ShowCount(stats.descriptors_used()));
+  t.Count("opened", [](const Stats& s) { return s.tcp().opened(); });
+  t.Count("established", [](const Stats& s) { return s.tcp().established(); });
+  t.Bytes("outbound payload",
+          [](const Stats& s) { return s.tcp().outbound_bytes(); });
+  t.Bytes("inbound payload",
+          [](const Stats& s) { return s.tcp().inbound_bytes(); });
+  t.Count("resets sent to apps",
+          [](const Stats& s) { return s.tcp().resets_sent(); });
+  t.Count("ICMP errors to apps",
+          [](const Stats& s) { return s.tcp().icmp_errors_sent(); });
+  t.Count("retransmits to apps",
+          [](const Stats& s) { return s.tcp().retransmits(); });
+  t.Count(
+      "lwIP assertions", [](const Stats& s) { return s.tcp().lwip_asserts(); },
+      true);
+  for (const CloseCount& count : stats.tcp().closed()) {
+    if (count.flows() == 0) continue;
+    const auto reason = count.reason();
+    t.Count("ended: " + ShortName(reason), [reason](const Stats& s) {
+      for (const CloseCount& c : s.tcp().closed()) {
+        if (c.reason() == reason) return c.flows();
+      }
+      return uint64_t{0};
+    });
+  }
+}
+
+void AddDials(StatsTable& t) {
+  t.Group("Dials (connections to the host side)");
+  t.Count("attempts", [](const Stats& s) { return s.dial().attempts(); });
+  t.Count("connected", [](const Stats& s) { return s.dial().connected(); });
+  t.Count("refused", [](const Stats& s) { return s.dial().refused(); });
+  t.Count("unreachable", [](const Stats& s) { return s.dial().unreachable(); });
+  t.Count("timed out", [](const Stats& s) { return s.dial().timed_out(); });
+  t.Count(
+      "not protected", [](const Stats& s) { return s.dial().protect_failed(); },
+      true);
+  t.Count(
+      "no descriptor", [](const Stats& s) { return s.dial().no_descriptor(); },
+      true);
+  t.Count(
+      "other errors", [](const Stats& s) { return s.dial().other_errors(); },
+      true);
+}
+
+void AddMemory(StatsTable& t, const Stats& stats) {
+  const auto& memory = stats.memory();
+  const auto bytes = [](uint64_t n) {
+    return ShowBytes(static_cast<double>(n));
+  };
+  t.Group("Memory of flows");
+  t.Gauge("buffered", bytes(memory.buffered()),
+          memory.budget() == 0 ? "no budget set"
+                               : absl::StrCat("of ", bytes(memory.budget())));
+  t.Gauge("buffered at most", bytes(memory.buffered_peak()));
+  t.Gauge("flow records", bytes(memory.flow_records()));
+  t.Count(
+      "waits for the budget",
+      [](const Stats& s) { return s.memory().pressure(); }, true);
+  t.Count(
+      "allocations failed",
+      [](const Stats& s) { return s.memory().allocation_failures(); }, true);
+}
+
+void AddLoop(StatsTable& t, const StatsSample& now, const StatsSample* before) {
+  const auto& loop = now.stats.loop();
+  t.Group("Loop thread");
+  t.Count("wakeups", [](const Stats& s) { return s.loop().wakeups(); });
+  t.Count("turns", [](const Stats& s) { return s.loop().turns(); });
+  t.Gauge("longest turn", ShowDuration(ToAbsl(loop.longest_turn())));
+  absl::Duration busy = ToAbsl(loop.busy());
+  absl::Duration wall = ToAbsl(now.stats.uptime());
+  std::string note = "of all time";
+  if (SecondsBetween(now, before)) {
+    busy -= ToAbsl(before->stats.loop().busy());
+    wall = now.time - before->time;
+    note = "since the last reading";
+  }
+  const double share =
+      wall > absl::ZeroDuration() ? absl::FDivDuration(busy, wall) * 100 : 0;
+  t.Gauge("busy", absl::StrFormat("%.1f%%", share), note);
+}
+
+void AddDrops(StatsTable& t, const Stats& stats) {
+  if (TotalDrops(stats) == 0) {
+    t.Group("Dropped packets: none");
+    return;
+  }
+  t.Group("Dropped packets");
+  for (const DropCount& drop : stats.drops()) {
+    if (drop.packets() == 0) continue;
+    const DropReason reason = drop.reason();
+    t.CountWith(
+        ShortName(reason),
+        [reason](const Stats& s) { return DropsOf(s, reason); },
+        DropMeaning(reason));
+  }
+}
+
+void AddControl(StatsTable& t, const Stats& stats) {
+  t.Group("Control socket");
+  t.Gauge("connections", ShowCount(stats.control().connections()));
+  t.Gauge("watchers", ShowCount(stats.control().watchers()));
+  t.Count("accepted", [](const Stats& s) { return s.control().accepted(); });
+  t.Count(
+      "refused: foreign user",
+      [](const Stats& s) { return s.control().refused_uid(); }, true);
+  t.Count(
+      "refused: too many",
+      [](const Stats& s) { return s.control().refused_limit(); }, true);
+  t.Count(
+      "accept errors",
+      [](const Stats& s) { return s.control().accept_errors(); }, true);
+  t.Count(
+      "watchers stalled",
+      [](const Stats& s) { return s.control().watchers_stalled(); }, true);
+  t.Count(
+      "watchers refused",
+      [](const Stats& s) { return s.control().watchers_refused(); }, true);
+  t.Count(
+      "changes lost", [](const Stats& s) { return s.control().watch_losses(); },
+      true);
+}
+
+}  // namespace
+
+std::string DropMeaning(DropReason reason) {
+  // Follows the comments of DropReason in stats.proto; a test holds it
+  // complete.
+  switch (reason) {
+    case netstack::v1::DROP_REASON_TOO_SHORT:
+      return "shorter than its own headers say";
+    case netstack::v1::DROP_REASON_BAD_IP_VERSION:
+      return "neither IPv4 nor IPv6";
+    case netstack::v1::DROP_REASON_BAD_IP_HEADER:
+      return "header or total length impossible";
+    case netstack::v1::DROP_REASON_BAD_IP_CHECKSUM:
+      return "IPv4 header checksum wrong";
+    case netstack::v1::DROP_REASON_BAD_EXTENSION_HEADER:
+      return "IPv6 extension headers cut, looping or too many";
+    case netstack::v1::DROP_REASON_BAD_TCP_HEADER:
+      return "TCP data offset or flags impossible";
+    case netstack::v1::DROP_REASON_BAD_TCP_OPTIONS:
+      return "a SYN's options cut or malformed";
+    case netstack::v1::DROP_REASON_BAD_TRANSPORT_CHECKSUM:
+      return "TCP, UDP or ICMP checksum wrong";
+    case netstack::v1::DROP_REASON_SOURCE_NOT_OURS:
+      return "source address outside tun.prefixes";
+    case netstack::v1::DROP_REASON_BAD_ADDRESS:
+      return "an address that no unicast packet may have";
+    case netstack::v1::DROP_REASON_MULTICAST:
+      return "multicast or broadcast, which is not carried";
+    case netstack::v1::DROP_REASON_FRAGMENT:
+      return "IP fragments are not carried yet";
+    case netstack::v1::DROP_REASON_UDP_UNSUPPORTED:
+      return "UDP is not carried yet";
+    case netstack::v1::DROP_REASON_ICMP_UNSUPPORTED:
+      return "ICMP (ping) is not carried yet";
+    case netstack::v1::DROP_REASON_DNS_UNSUPPORTED:
+      return "DNS (port 53) is not carried yet";
+    case netstack::v1::DROP_REASON_UNKNOWN_PROTOCOL:
+      return "a transport that is not carried";
+    case netstack::v1::DROP_REASON_TCP_NO_FLOW:
+      return "not a SYN, and of no known flow";
+    case netstack::v1::DROP_REASON_TCP_BLIND_ACK:
+      return "acknowledges what was never sent (RFC 5961)";
+    case netstack::v1::DROP_REASON_TCP_BAD_STATE:
+      return "not permitted by the flow's handshake";
+    case netstack::v1::DROP_REASON_TCP_DUPLICATE_SYN:
+      return "the SYN again while its dial goes on";
+    case netstack::v1::DROP_REASON_FLOW_TABLE_FULL:
+      return "a new flow beyond limits.max_flows";
+    case netstack::v1::DROP_REASON_NO_DESCRIPTORS:
+      return "a new flow, but no file descriptor left";
+    case netstack::v1::DROP_REASON_HALF_OPEN_LIMIT:
+      return "a new flow beyond tcp.max_half_open…";
+    case netstack::v1::DROP_REASON_SYN_UNPROVEN:
+      return "first SYN under pressure; its repetition is dialed";
+    case netstack::v1::DROP_REASON_RECENTLY_REFUSED:
+      return "the destination has just refused very often";
+    case netstack::v1::DROP_REASON_NO_MEMORY:
+      return "no memory for a flow or a buffer";
+    case netstack::v1::DROP_REASON_FLOW_POISONED:
+      return "an lwIP assertion failed; the flow is being reset";
+    case netstack::v1::DROP_REASON_SHUTTING_DOWN:
+      return "the stack was stopping";
+    case netstack::v1::DROP_REASON_TUN_WRITE_FAILED:
+      return "the TUN refused the packet";
+    case netstack::v1::DROP_REASON_ICMP_RATE_LIMITED:
+      return "beyond limits.icmp_errors_per_second";
+    default:
+      return "";
+  }
+}
+
+uint64_t TotalDrops(const Stats& stats) {
+  uint64_t total = 0;
+  for (const DropCount& drop : stats.drops()) total += drop.packets();
+  return total;
+}
+
+std::string RenderStats(const StatsSample& now, const StatsSample* before,
+                        const Layout& layout) {
+  StatsTable table(now, before);
+  std::string title;
+  if (now.epoch == 0) {
+    title = "No stack runs (netstackctl start).\n\n";
+  } else {
+    title = absl::StrCat("Since the stack started, ",
+                         ShowDuration(ToAbsl(now.stats.uptime())), " ago:\n\n");
+    AddTun(table);
+    AddTcp(table, now.stats);
+    AddDials(table);
+    AddMemory(table, now.stats);
+    AddLoop(table, now, before);
+    AddDrops(table, now.stats);
+  }
+  AddControl(table, now.stats);
+  return title + table.Render(layout);
+}
+
+std::string RenderStatsLine(const StatsSample& now, const StatsSample* before,
+                            absl::TimeZone zone, const Layout& layout) {
+  Table table({{.title = "TIME", .min_width = 8},
+               {.title = "FLOWS", .right = true, .min_width = 7},
+               {.title = "HALF-OPEN", .right = true, .min_width = 9},
+               {.title = "OUTBOUND", .right = true, .min_width = 11},
+               {.title = "INBOUND", .right = true, .min_width = 11},
+               {.title = "OUT-PACKETS", .right = true, .min_width = 11},
+               {.title = "IN-PACKETS", .right = true, .min_width = 11},
+               {.title = "DROPS", .right = true, .min_width = 9},
+               {.title = "BUFFERED", .right = true, .min_width = 9}});
+  const std::string clock = ShowClock(now.time, zone);
+  if (now.epoch == 0) {
+    table.Row({clock, "stopped"});
+    return table.Render(layout);
+  }
+  const std::optional<double> seconds = SecondsBetween(now, before);
+  const auto bytes = [&](const Counter& counter) -> std::string {
+    if (!seconds) return "-";
+    return ShowByteRate(Rate(counter, now.stats, before->stats, *seconds));
+  };
+  const auto count = [&](const Counter& counter) -> std::string {
+    if (!seconds) return "-";
+    return ShowCountRate(Rate(counter, now.stats, before->stats, *seconds));
+  };
+  table.Row({clock, ShowCount(now.stats.tcp().active()),
+             ShowCount(now.stats.tcp().half_open()),
+             bytes([](const Stats& s) { return s.tun().outbound_bytes(); }),
+             bytes([](const Stats& s) { return s.tun().inbound_bytes(); }),
+             count([](const Stats& s) { return s.tun().outbound_packets(); }),
+             count([](const Stats& s) { return s.tun().inbound_packets(); }),
+             count(TotalDrops),
+             ShowBytes(static_cast<double>(now.stats.memory().buffered()))});
+  return table.Render(layout);
+}
+
+}  // namespace netstack::cli
