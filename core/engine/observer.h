@@ -54,13 +54,10 @@ struct Event {
   uint64_t flow_id = 0;  // where one flow is concerned
 };
 
-enum class FlowChange : uint8_t { kOpened, kUpdated, kClosed };
-
 // Called on the loop thread; must not block and must not call the engine.
 class Observer {
  public:
   virtual ~Observer() = default;
-  // kUpdated: the state changed. Byte counts alone do not make a change.
   virtual void OnFlow(FlowChange change, const FlowInfo& flow) = 0;
   virtual void OnEvent(const Event& event) = 0;
   // The engine ended by itself (the TUN is gone): nothing more will come, and

@@ -8,62 +8,9 @@
 
 #include "core/base/drop_reason.h"
 #include "core/base/time.h"
-#include "core/flow/flow_info.h"
+#include "core/flow/stats.h"
 
 namespace netstack {
-
-// IP packets through the TUN, by direction (outbound = tun to host).
-struct TunStats {
-  uint64_t outbound_packets = 0;  // as read: a super-segment is one
-  uint64_t outbound_bytes = 0;    // IP headers included
-  uint64_t inbound_packets = 0;   // as written
-  uint64_t inbound_bytes = 0;
-  uint64_t reads = 0;        // read calls that returned a packet
-  uint64_t writes = 0;       // write calls that took a packet
-  uint64_t write_blocked = 0;  // writes that found the TUN full and waited
-  uint64_t outbound_merged = 0;  // packets that software GRO appended
-  // By protocol as read, whatever became of them.
-  uint64_t tcp_packets = 0;
-  uint64_t udp_packets = 0;
-  uint64_t icmp_packets = 0;
-  uint64_t other_packets = 0;
-  uint64_t fragments = 0;
-};
-
-struct TcpStats {
-  uint64_t opened = 0;       // flows whose SYN was admitted
-  uint64_t established = 0;  // flows whose handshake the app completed
-  uint64_t active = 0;       // gauge: flows in the table
-  uint64_t half_open = 0;    // gauge: dialing or in handshake
-  uint64_t time_wait = 0;    // gauge
-  std::array<uint64_t, kCloseReasonCount> closed{};  // by CloseReason
-  uint64_t outbound_bytes = 0;  // payload the host side's sockets took
-  uint64_t inbound_bytes = 0;   // payload the apps acknowledged
-  uint64_t resets_sent = 0;     // RST towards apps
-  uint64_t icmp_errors_sent = 0;
-  uint64_t retransmits = 0;   // segments sent to an app again
-  uint64_t lwip_asserts = 0;  // assertions that failed inside lwIP
-};
-
-struct DialStats {
-  uint64_t attempts = 0;
-  uint64_t connected = 0;
-  uint64_t refused = 0;
-  uint64_t unreachable = 0;
-  uint64_t timed_out = 0;
-  uint64_t protect_failed = 0;
-  uint64_t no_descriptor = 0;  // EMFILE or ENFILE
-  uint64_t other_errors = 0;
-};
-
-struct MemoryStats {
-  uint64_t buffered = 0;       // gauge: payload bytes in flow buffers
-  uint64_t buffered_peak = 0;  // highest `buffered` since start
-  uint64_t budget = 0;         // the configured limit; 0 is none
-  uint64_t pressure = 0;       // times that a flow waited for the budget
-  uint64_t flow_records = 0;   // gauge: bytes of flow records and table
-  uint64_t allocation_failures = 0;
-};
 
 struct LoopStats {
   uint64_t wakeups = 0;  // returns from waiting

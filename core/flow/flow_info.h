@@ -80,6 +80,10 @@ constexpr absl::string_view CloseReasonName(CloseReason r) {
   return kCloseReasonNames[static_cast<size_t>(r)];
 }
 
+// What a FlowInfo is told for. kUpdated: the state changed; byte counts alone
+// do not make a change.
+enum class FlowChange : uint8_t { kOpened, kUpdated, kClosed };
+
 struct FlowInfo {
   uint64_t id = 0;  // ascending by opening, unique in the process's life
   FlowKey key;

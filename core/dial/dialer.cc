@@ -1,0 +1,109 @@
+#include "core/dial/dialer.h"
+
+#include <cerrno>
+
+namespace netstack {
+
+DialOutcome DialOutcomeOf(int error) {
+  switch (error) {
+    case 0:
+      return DialOutcome::kConnected;
+    case EINPROGRESS:
+      return DialOutcome::kInProgress;
+    case ECONNREFUSED:
+    case ECONNRESET:
+      return DialOutcome::kRefused;
+    case ENETUNREACH:
+    case ENETDOWN:
+    case EAFNOSUPPORT:
+      return DialOutcome::kNetUnreachable;
+    case EHOSTUNREACH:
+    case EHOSTDOWN:
+    case ENOPROTOOPT:  // ICMP protocol unreachable, icmp(7)
+      return DialOutcome::kHostUnreachable;
+    case EACCES:
+    case EPERM:
+      return DialOutcome::kProhibited;
+    case ETIMEDOUT:
+      return DialOutcome::kTimedOut;
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+      return DialOutcome::kNoDescriptor;
+    case EADDRNOTAVAIL:
+      return DialOutcome::kNoPort;
+    default:
+      return DialOutcome::kOther;
+  }
+}
+
+Dialer::Dialer(Sockets* sockets, const Options& options)
+    : sockets_(sockets), options_(options) {}
+
+Dial Dialer::DialTcp(const Endpoint& to) {
+  ++stats_.attempts;
+  if (in_use_ >= options_.max_sockets) {
+    return {Count(DialOutcome::kNoDescriptor), -1};
+  }
+  const int fd = sockets_->OpenTcp(to.ip.IsV4());
+  if (fd < 0) return {Count(DialOutcomeOf(-fd)), -1};
+  ++in_use_;
+  for (const auto& protector : protectors_) {
+    if (protector->Protect(fd) == 0) continue;
+    Close(fd, false);
+    return {Count(DialOutcome::kProtectFailed), -1};
+  }
+  if (options_.user_timeout > Duration::zero()) {
+    // A wish of the operator's; the flow works without it.
+    (void)sockets_->SetUserTimeout(fd, options_.user_timeout);
+  }
+  const DialOutcome outcome = DialOutcomeOf(-sockets_->Connect(fd, to));
+  if (outcome == DialOutcome::kInProgress) return {outcome, fd};
+  if (outcome == DialOutcome::kConnected) return {Count(outcome), fd};
+  Close(fd, false);
+  return {Count(outcome), -1};
+}
+
+DialOutcome Dialer::FinishDial(int fd) {
+  return Count(DialOutcomeOf(-sockets_->TakeError(fd)));
+}
+
+void Dialer::Close(int fd, bool reset) {
+  sockets_->Close(fd, reset);
+  --in_use_;
+}
+
+DialOutcome Dialer::Count(DialOutcome outcome) {
+  switch (outcome) {
+    case DialOutcome::kConnected:
+      ++stats_.connected;
+      break;
+    case DialOutcome::kRefused:
+      ++stats_.refused;
+      break;
+    case DialOutcome::kNetUnreachable:
+    case DialOutcome::kHostUnreachable:
+    case DialOutcome::kProhibited:
+      ++stats_.unreachable;
+      break;
+    case DialOutcome::kTimedOut:
+      ++stats_.timed_out;
+      break;
+    case DialOutcome::kProtectFailed:
+      ++stats_.protect_failed;
+      break;
+    case DialOutcome::kNoDescriptor:
+      ++stats_.no_descriptor;
+      break;
+    case DialOutcome::kInProgress:
+      break;
+    case DialOutcome::kNoPort:
+    case DialOutcome::kOther:
+      ++stats_.other_errors;
+      break;
+  }
+  return outcome;
+}
+
+}  // namespace netstack

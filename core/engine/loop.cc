@@ -1,0 +1,367 @@
+#include "core/engine/loop.h"
+
+#include <algorithm>
+#include <system_error>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+namespace netstack {
+namespace {
+
+// How long after the last traffic recycled buffers go back to the system.
+constexpr Duration kTrimAfter = std::chrono::seconds(2);
+// The same pressure is told at most this often.
+constexpr Duration kTellEvery = std::chrono::seconds(1);
+
+#ifdef NDEBUG
+constexpr bool kAbortOnLwipAssert = false;
+#else
+constexpr bool kAbortOnLwipAssert = true;
+#endif
+
+uint32_t ReservedDescriptors(const Config& config, uint32_t limit) {
+  if (config.limits.reserved_descriptors != 0) {
+    return config.limits.reserved_descriptors;
+  }
+  return std::clamp<uint32_t>(limit / 8, 32, 256);
+}
+
+EventType TypeOf(Pressure pressure) {
+  switch (pressure) {
+    case Pressure::kDescriptors:
+      return EventType::kDescriptorsExhausted;
+    case Pressure::kFlowLimit:
+      return EventType::kFlowLimitReached;
+    case Pressure::kHalfOpen:
+      return EventType::kHalfOpenPressure;
+    case Pressure::kMemory:
+      return EventType::kMemoryPressure;
+    case Pressure::kProtect:
+      return EventType::kProtectFailed;
+  }
+  return EventType::kMemoryPressure;
+}
+
+const char* MessageOf(Pressure pressure) {
+  switch (pressure) {
+    case Pressure::kDescriptors:
+      return "no file descriptor left for a new flow; it was reset";
+    case Pressure::kFlowLimit:
+      return "the flow limit is reached; new flows are reset";
+    case Pressure::kHalfOpen:
+      return "many dials are under way; only repeated SYNs are dialed";
+    case Pressure::kMemory:
+      return "the memory budget is used up; fast flows are held back";
+    case Pressure::kProtect:
+      return "a socket could not be protected; its flow was reset";
+  }
+  return "";
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Loop>> Loop::Create(const Config& config,
+                                                   Platform platform,
+                                                   const Secrets& secrets,
+                                                   Observer* observer) {
+  std::unique_ptr<Loop> loop(
+      new Loop(config, std::move(platform), observer));
+  if (absl::Status status = loop->Init(secrets); !status.ok()) return status;
+  return loop;
+}
+
+Loop::Loop(const Config& config, Platform platform, Observer* observer)
+    : config_(config),
+      platform_(std::move(platform)),
+      observer_(observer),
+      started_(platform_.clock->Now()),
+      now_(started_),
+      pool_(config.limits.memory_budget),
+      writer_(platform_.tun.get(), &tun_stats_, &drops_),
+      dialer_(platform_.sockets.get(), Dialer::Options{}),
+      icmp_(&writer_, &drops_, config.limits.icmp_errors_per_second,
+            config.limits.icmp_error_burst) {}
+
+Loop::~Loop() {
+  if (tcp_ != nullptr) tcp_->Shutdown(now_);
+}
+
+absl::Status Loop::Init(const Secrets& secrets) {
+  absl::StatusOr<std::unique_ptr<TcpEngine>> engine =
+      TcpEngine::Create(EngineOptions(secrets.isn), &pool_, &writer_);
+  if (!engine.ok()) return engine.status();
+  tcp_engine_ = *std::move(engine);
+
+  TcpForwarder::Parts parts;
+  parts.engine = tcp_engine_.get();
+  parts.pool = &pool_;
+  parts.dialer = &dialer_;
+  parts.poller = platform_.poller.get();
+  parts.writer = &writer_;
+  parts.icmp = &icmp_;
+  parts.drops = &drops_;
+  parts.listener = this;
+  tcp_ = std::make_unique<TcpForwarder>(parts, ForwarderOptions(),
+                                        secrets.hash, now_);
+  dispatcher_ =
+      std::make_unique<Dispatcher>(config_.tun.prefixes, tcp_.get(), &icmp_,
+                                   &tun_stats_, &drops_);
+  reader_ = std::make_unique<TunReader>(platform_.tun.get(),
+                                        dispatcher_.get(), &tun_stats_);
+  ApplyConfig(config_);
+  const int error =
+      platform_.poller->Add(platform_.tun->fd(), {PollToken::Kind::kTun, 0, 0},
+                            Poller::Trigger::kLevelRead);
+  if (error != 0) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot watch the TUN: ",
+                     std::generic_category().message(-error)));
+  }
+  return absl::OkStatus();
+}
+
+void Loop::Run() {
+  while (!stop_.load(std::memory_order_acquire)) Turn(kNever);
+  now_ = platform_.clock->Now();
+  tcp_->Shutdown(now_);
+  RunPosted();
+  MutexLock lock(&mutex_);
+  closed_ = true;
+  posted_.clear();
+}
+
+void Loop::Turn(Instant deadline) {
+  if (tun_more_) {
+    deadline = now_;
+  } else {
+    deadline = std::min({deadline, tcp_->next_deadline(now_), trim_at_});
+  }
+  const size_t n = platform_.poller->Wait(now_, deadline, events_);
+  now_ = platform_.clock->Now();
+  const Instant begin = now_;
+  ++loop_stats_.wakeups;
+  RunPosted();
+  for (size_t i = 0; i < n; ++i) {
+    switch (events_[i].token.kind) {
+      case PollToken::Kind::kWake:
+        break;
+      case PollToken::Kind::kTun:
+        OnTun(events_[i]);
+        break;
+      case PollToken::Kind::kTcpFlow:
+        tcp_->OnSocket(events_[i], now_);
+        break;
+    }
+  }
+  if (tun_more_) ReadTun();
+  tcp_->OnTurn(now_);
+  if (writer_.blocked() != tun_watched_for_write_) WatchTun();
+  if (n != 0) {
+    if (trim_at_ == kNever) trim_at_ = now_ + kTrimAfter;
+  } else if (now_ >= trim_at_) {
+    pool_.Trim();
+    trim_at_ = kNever;
+  }
+  ++loop_stats_.turns;
+  const Duration took = platform_.clock->Now() - begin;
+  loop_stats_.busy += took;
+  loop_stats_.longest_turn = std::max(loop_stats_.longest_turn, took);
+}
+
+void Loop::OnTun(const PollEvent& event) {
+  if (event.writable && writer_.blocked()) tcp_->OnTunWritable(now_);
+  if (event.readable || event.error) ReadTun();
+}
+
+void Loop::ReadTun() {
+  tun_more_ = false;
+  if (failed_) return;
+  dispatcher_->set_now(now_);
+  switch (reader_->ReadBatch()) {
+    case TunReader::Result::kDrained:
+      return;
+    case TunReader::Result::kMore:
+      tun_more_ = true;
+      return;
+    case TunReader::Result::kFailed:
+      Fail(reader_->error());
+      return;
+  }
+}
+
+// A full TUN is watched for writing too; level-triggered, so only then.
+void Loop::WatchTun() {
+  if (failed_) return;
+  tun_watched_for_write_ = writer_.blocked();
+  (void)platform_.poller->Modify(platform_.tun->fd(),
+                                 {PollToken::Kind::kTun, 0, 0},
+                                 tun_watched_for_write_
+                                     ? Poller::Trigger::kLevelReadWrite
+                                     : Poller::Trigger::kLevelRead);
+}
+
+// The TUN is gone, and with it everybody we talk to. The loop goes on
+// answering until it is stopped.
+void Loop::Fail(int error) {
+  failed_ = true;
+  (void)platform_.poller->Remove(platform_.tun->fd());
+  tcp_->Shutdown(now_);
+  observer_->OnFailed(absl::UnavailableError(
+      absl::StrCat("the TUN ", platform_.tun->name(), " is gone: ",
+                   std::generic_category().message(error))));
+}
+
+// --- other threads ----------------------------------------------------------
+
+void Loop::Stop() {
+  stop_.store(true, std::memory_order_release);
+  platform_.poller->Wake();
+}
+
+bool Loop::Post(absl::AnyInvocable<void(Engine&)> fn) {
+  {
+    MutexLock lock(&mutex_);
+    if (closed_ || stop_.load(std::memory_order_acquire)) return false;
+    posted_.push_back(std::move(fn));
+  }
+  platform_.poller->Wake();
+  return true;
+}
+
+void Loop::RunPosted() {
+  std::vector<absl::AnyInvocable<void(Engine&)>> work;
+  {
+    MutexLock lock(&mutex_);
+    work.swap(posted_);
+  }
+  for (auto& fn : work) fn(*this);
+}
+
+// --- Engine -----------------------------------------------------------------
+
+uint32_t Loop::FlowLimit() const {
+  const uint32_t descriptors = platform_.sockets->DescriptorLimit();
+  const uint32_t reserved = ReservedDescriptors(config_, descriptors);
+  const uint32_t most = descriptors > reserved ? descriptors - reserved : 1;
+  const uint32_t wanted = config_.limits.max_flows;
+  return wanted == 0 ? most : std::min(wanted, most);
+}
+
+TcpForwarder::Options Loop::ForwarderOptions() const {
+  TcpForwarder::Options o;
+  o.dial_timeout = config_.tcp.dial_timeout;
+  o.established_idle = config_.tcp.established_idle;
+  o.transitory_idle = config_.tcp.transitory_idle;
+  o.time_wait = config_.tcp.time_wait;
+  o.buffer_floor = config_.tcp.buffer_floor;
+  o.buffer_max = config_.tcp.buffer_max;
+  o.max_flows = FlowLimit();
+  o.gate.max_half_open = config_.tcp.max_half_open;
+  o.gate.max_per_destination = config_.tcp.max_half_open_per_destination;
+  return o;
+}
+
+TcpEngine::Options Loop::EngineOptions(const SipHashKey& isn_key) const {
+  TcpEngine::Options o;
+  o.mtu = platform_.tun->mtu();
+  o.rx_floor = config_.tcp.buffer_floor;
+  o.rx_max = config_.tcp.buffer_max;
+  o.isn_key = isn_key;
+  o.abort_on_assert = kAbortOnLwipAssert;
+  return o;
+}
+
+void Loop::ApplyProtectors() {
+  std::vector<std::unique_ptr<Protector>> protectors;
+  Sockets* sockets = platform_.sockets.get();
+  if (config_.protect.so_mark != 0) {
+    protectors.push_back(
+        std::make_unique<MarkProtector>(sockets, config_.protect.so_mark));
+  }
+  if (!config_.protect.bind_to_device.empty()) {
+    protectors.push_back(std::make_unique<DeviceProtector>(
+        sockets, config_.protect.bind_to_device));
+  }
+  dialer_.SetProtectors(std::move(protectors));
+}
+
+void Loop::ApplyConfig(const Config& config) {
+  const TunConfig tun = std::move(config_.tun);
+  config_ = config;
+  config_.tun = tun;  // restart only
+  pool_.set_budget(config_.limits.memory_budget);
+  icmp_.Configure(config_.limits.icmp_errors_per_second,
+                  config_.limits.icmp_error_burst);
+  Dialer::Options dial;
+  dial.max_sockets = FlowLimit();
+  dial.user_timeout = config_.tcp.host_user_timeout;
+  dialer_.Configure(dial);
+  ApplyProtectors();
+  tcp_engine_->Configure(EngineOptions({}));
+  tcp_->Configure(ForwarderOptions());
+}
+
+EngineInfo Loop::GetInfo() const {
+  EngineInfo info;
+  info.tun_name = platform_.tun->name();
+  info.tun_mtu = platform_.tun->mtu();
+  info.offload = platform_.tun->offload();
+  info.flow_limit = FlowLimit();
+  return info;
+}
+
+Stats Loop::GetStats() const {
+  Stats s;
+  s.uptime = now_ - started_;
+  s.tun = tun_stats_;
+  s.tcp = tcp_->stats();
+  s.tcp.icmp_errors_sent = icmp_.sent();
+  s.dial = dialer_.stats();
+  s.memory.buffered = pool_.used();
+  s.memory.buffered_peak = pool_.peak();
+  s.memory.budget = pool_.budget();
+  s.memory.pressure = tcp_->memory_waits();
+  s.memory.flow_records = tcp_->record_memory();
+  s.memory.allocation_failures =
+      pool_.allocation_failures() + tcp_engine_->allocation_failures();
+  s.loop = loop_stats_;
+  s.flow_limit = FlowLimit();
+  s.descriptors_used = dialer_.in_use();
+  s.drops = drops_.packets();
+  return s;
+}
+
+std::vector<FlowInfo> Loop::ListFlows(const FlowFilter& filter,
+                                      uint64_t after_id, size_t limit) const {
+  return tcp_->List(filter, after_id, limit, now_);
+}
+
+size_t Loop::CloseFlows(const FlowFilter& filter) {
+  return tcp_->Close(filter, now_);
+}
+
+void Loop::SetFlowChanges(bool wanted) { tcp_->SetFlowChanges(wanted); }
+
+// --- ForwardListener --------------------------------------------------------
+
+void Loop::OnFlow(FlowChange change, const FlowInfo& flow) {
+  observer_->OnFlow(change, flow);
+}
+
+void Loop::OnPressure(Pressure pressure) {
+  Instant& last = last_told_[static_cast<size_t>(pressure)];
+  if (last != Instant{} && now_ - last < kTellEvery) return;
+  last = now_;
+  observer_->OnEvent({TypeOf(pressure), MessageOf(pressure), 0});
+}
+
+void Loop::OnPoisoned(uint64_t flow_id, absl::string_view why) {
+  observer_->OnEvent({EventType::kFlowPoisoned,
+                      absl::StrCat("flow ", flow_id,
+                                   " was reset: lwIP asserts \"", why, "\""),
+                      flow_id});
+}
+
+}  // namespace netstack

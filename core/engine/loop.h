@@ -1,0 +1,130 @@
+// The loop: one thread's turn after turn of TUN, sockets, timers and posted
+// work. It owns everything that lives on that thread.
+#ifndef CORE_ENGINE_LOOP_H_
+#define CORE_ENGINE_LOOP_H_
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "core/base/mutex.h"
+#include "core/dial/dialer.h"
+#include "core/engine/config.h"
+#include "core/engine/dispatcher.h"
+#include "core/engine/engine.h"
+#include "core/engine/observer.h"
+#include "core/engine/tun_reader.h"
+#include "core/flow/buffer_pool.h"
+#include "core/forward/forward_listener.h"
+#include "core/forward/icmp_responder.h"
+#include "core/forward/tcp_forwarder.h"
+#include "core/forward/tun_writer.h"
+#include "core/lwip/tcp_engine.h"
+#include "core/platform/clock.h"
+#include "core/platform/poller.h"
+#include "core/platform/sockets.h"
+#include "core/platform/tun.h"
+
+namespace netstack {
+
+// The contact with the operating system; a test brings its own.
+struct Platform {
+  std::unique_ptr<Clock> clock;
+  std::unique_ptr<Poller> poller;
+  std::unique_ptr<Sockets> sockets;
+  std::unique_ptr<Tun> tun;
+};
+
+class Loop final : public Engine, public ForwardListener {
+ public:
+  // Random bits that nobody else knows, fresh for every loop.
+  struct Secrets {
+    SipHashKey isn;
+    SipHashKey hash;
+  };
+
+  // Any thread; the loop runs on the one that calls Run(). `config` has
+  // passed Validate(). `observer` outlives the loop.
+  static absl::StatusOr<std::unique_ptr<Loop>> Create(const Config& config,
+                                                      Platform platform,
+                                                      const Secrets& secrets,
+                                                      Observer* observer);
+  ~Loop() override;
+
+  // Turns until Stop(), then resets every flow. Called once.
+  void Run();
+  // One turn: waits at most until `deadline`. For tests, instead of Run().
+  void Turn(Instant deadline);
+
+  // Any thread. Ends Run() after the turn at hand.
+  void Stop();
+  // Any thread. Runs `fn` on the loop; false after Stop().
+  bool Post(absl::AnyInvocable<void(Engine&)> fn);
+
+  // Engine.
+  EngineInfo GetInfo() const override;
+  Stats GetStats() const override;
+  std::vector<FlowInfo> ListFlows(const FlowFilter& filter, uint64_t after_id,
+                                  size_t limit) const override;
+  size_t CloseFlows(const FlowFilter& filter) override;
+  void ApplyConfig(const Config& config) override;
+  void SetFlowChanges(bool wanted) override;
+
+  // ForwardListener.
+  void OnFlow(FlowChange change, const FlowInfo& flow) override;
+  void OnPressure(Pressure pressure) override;
+  void OnPoisoned(uint64_t flow_id, absl::string_view why) override;
+
+ private:
+  Loop(const Config& config, Platform platform, Observer* observer);
+  absl::Status Init(const Secrets& secrets);
+  void OnTun(const PollEvent& event);
+  void ReadTun();
+  void WatchTun();
+  void Fail(int error);
+  void RunPosted();
+  uint32_t FlowLimit() const;
+  TcpForwarder::Options ForwarderOptions() const;
+  TcpEngine::Options EngineOptions(const SipHashKey& isn_key) const;
+  void ApplyProtectors();
+
+  Config config_;
+  Platform platform_;
+  Observer* const observer_;
+  Instant started_{};
+  Instant now_{};
+
+  TunStats tun_stats_;
+  DropCounters drops_;
+  LoopStats loop_stats_;
+  // In the order of construction: each uses those above it.
+  BufferPool pool_;
+  TunWriter writer_;
+  Dialer dialer_;
+  IcmpResponder icmp_;
+  std::unique_ptr<TcpEngine> tcp_engine_;
+  std::unique_ptr<TcpForwarder> tcp_;
+  std::unique_ptr<Dispatcher> dispatcher_;
+  std::unique_ptr<TunReader> reader_;
+
+  bool tun_more_ = false;       // the last batch was full
+  bool tun_watched_for_write_ = false;
+  bool failed_ = false;         // the TUN is gone
+  Instant trim_at_ = kNever;    // when idle buffers go back to the system
+  std::array<PollEvent, 256> events_;
+  std::array<Instant, 5> last_told_{};  // by Pressure
+
+  std::atomic<bool> stop_{false};
+  Mutex mutex_;
+  std::vector<absl::AnyInvocable<void(Engine&)>> posted_
+      ABSL_GUARDED_BY(mutex_);
+  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace netstack
+
+#endif  // CORE_ENGINE_LOOP_H_

@@ -1,0 +1,183 @@
+// TCP from the apps to ordinary sockets and back.
+//
+// How this works: see the top of tcp_forwarder.cc.
+#ifndef CORE_FORWARD_TCP_FORWARDER_H_
+#define CORE_FORWARD_TCP_FORWARDER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "core/base/siphash.h"
+#include "core/base/time.h"
+#include "core/dial/dialer.h"
+#include "core/flow/buffer_pool.h"
+#include "core/flow/flow_info.h"
+#include "core/flow/slab.h"
+#include "core/flow/stats.h"
+#include "core/flow/timer_wheel.h"
+#include "core/forward/forward_listener.h"
+#include "core/forward/icmp_responder.h"
+#include "core/forward/syn_gate.h"
+#include "core/forward/tcp_flow.h"
+#include "core/forward/tun_writer.h"
+#include "core/lwip/tcp_engine.h"
+#include "core/platform/poller.h"
+#include "core/wire/packet.h"
+
+namespace netstack {
+
+class TcpForwarder {
+ public:
+  struct Options {
+    Duration dial_timeout = std::chrono::seconds(30);
+    Duration established_idle = std::chrono::seconds(7440);
+    Duration transitory_idle = std::chrono::seconds(240);
+    Duration time_wait = std::chrono::seconds(10);
+    uint32_t buffer_floor = 64 * 1024;
+    uint32_t buffer_max = 1024 * 1024;
+    uint32_t max_flows = 1024;  // with a socket; TIME_WAIT has none
+    SynGate::Options gate;
+  };
+  // Cleanly closed flows remembered at once; beyond, the oldest goes.
+  static constexpr size_t kMaxTimeWait = 4096;
+
+  // What it works with; all outlive the forwarder.
+  struct Parts {
+    TcpEngine* engine = nullptr;
+    BufferPool* pool = nullptr;
+    Dialer* dialer = nullptr;
+    Poller* poller = nullptr;
+    TunWriter* writer = nullptr;
+    IcmpResponder* icmp = nullptr;
+    DropCounters* drops = nullptr;
+    ForwardListener* listener = nullptr;
+  };
+
+  // `hash_key`: fresh random bits, so that no app can aim at the flow table.
+  TcpForwarder(const Parts& parts, const Options& options,
+               const SipHashKey& hash_key, Instant now);
+  ~TcpForwarder();  // after Shutdown()
+  TcpForwarder(const TcpForwarder&) = delete;
+  TcpForwarder& operator=(const TcpForwarder&) = delete;
+
+  void Configure(const Options& options);
+
+  // One segment of an app. The packet's buffer is mutable and the caller's
+  // again afterwards (see TcpEngine::Input).
+  void OnSegment(const Packet& packet, const TcpSegment& segment, Instant now);
+  // The poller's word about a flow's socket.
+  void OnSocket(const PollEvent& event, Instant now);
+  // The TUN takes packets again.
+  void OnTunWritable(Instant now);
+  // Fires what is due, continues flows that had more to do, sweeps closed
+  // ones. Once per loop turn, last.
+  void OnTurn(Instant now);
+
+  // When OnTurn() is next needed: now, when flows have more to do.
+  Instant next_deadline(Instant now) const;
+
+  // Resets every flow on both sides. Nothing may follow.
+  void Shutdown(Instant now);
+
+  void SetFlowChanges(bool wanted) { flow_changes_ = wanted; }
+  std::vector<FlowInfo> List(const FlowFilter& filter, uint64_t after_id,
+                             size_t limit, Instant now) const;
+  size_t Close(const FlowFilter& filter, Instant now);
+  TcpStats stats() const;
+  size_t record_memory() const;
+  // Times that a flow waited for the memory budget.
+  uint64_t memory_waits() const { return memory_waits_; }
+
+ private:
+  // Flows are found by key through a set of slab indices, five bytes each.
+  struct Hash {
+    using is_transparent = void;
+    const TcpForwarder* f;
+    size_t operator()(uint32_t index) const;
+    size_t operator()(const FlowKey& key) const;
+  };
+  struct Equal {
+    using is_transparent = void;
+    const TcpForwarder* f;
+    bool operator()(uint32_t a, uint32_t b) const { return a == b; }
+    bool operator()(uint32_t a, const FlowKey& b) const;
+    bool operator()(const FlowKey& a, uint32_t b) const {
+      return (*this)(b, a);
+    }
+  };
+
+  // Outbound.
+  TcpFlow* Find(const FlowKey& key) const;
+  void OnUnknown(const Packet& packet, const TcpSegment& segment,
+                 const FlowKey& key, Instant now);
+  void Open(const Packet& packet, const TcpSegment& segment,
+            const FlowKey& key, Instant now);
+  void WhileDialing(TcpFlow* flow, const Packet& packet,
+                    const TcpSegment& segment, Instant now);
+  bool InTimeWait(TcpFlow* flow, const Packet& packet,
+                  const TcpSegment& segment, Instant now);
+  void Feed(TcpFlow* flow, const TcpSegment& segment, Instant now);
+  bool KeepSyn(TcpFlow* flow, const Packet& packet, const TcpSegment& segment);
+  void Dialed(TcpFlow* flow, DialOutcome outcome, Instant now);
+  void StartHandshake(TcpFlow* flow, Instant now);
+  bool SendUp(TcpFlow* flow, Instant now);
+  bool KeepUp(TcpFlow* flow, std::span<const Bytes> parts, size_t skip);
+  bool FlushUp(TcpFlow* flow, Instant now);
+  void ShutHostIfDone(TcpFlow* flow);
+
+  // Inbound.
+  bool PumpDown(TcpFlow* flow, Instant now);
+  uint32_t RoomDown(TcpFlow* flow) const;
+  void Progress(TcpFlow* flow, Instant now);
+  void Acknowledged(TcpFlow* flow, uint32_t bytes);
+
+  // Both.
+  bool Handle(TcpFlow* flow, const TcpEvents& events, Instant now);
+  void HostFailed(TcpFlow* flow, int error, Instant now);
+  void UpdateState(TcpFlow* flow, Instant now);
+  void EnterTimeWait(TcpFlow* flow, Instant now);
+  void Settle(TcpFlow* flow);
+  void CloseHost(TcpFlow* flow, bool reset);
+  void End(TcpFlow* flow, CloseReason reason, Instant now);
+  void Sweep();
+  void OnTimer(TcpFlow* flow, Instant now);
+  Instant StateDeadline(const TcpFlow& flow) const;
+  void Rearm(TcpFlow* flow);
+  void AnswerReset(const FlowKey& key, const TcpSegment& segment);
+  void AnswerFailedDial(TcpFlow* flow, DialOutcome outcome, Instant now);
+  void MakeReady(TcpFlow* flow);
+  FlowInfo Info(const TcpFlow& flow, Instant now) const;
+  void FillHostFacts(const TcpFlow& flow, FlowInfo& info) const;
+  void Tell(FlowChange change, const TcpFlow& flow, Instant now);
+  void Drop(DropReason reason) { parts_.drops->Count(reason); }
+
+  const Parts parts_;
+  Options options_;
+  const SipHashKey hash_key_;
+  SynGate gate_;
+  TimerWheel wheel_;
+  Slab<TcpFlow> slab_;
+  absl::flat_hash_set<uint32_t, Hash, Equal> table_;
+  TcpStats stats_;
+  uint64_t memory_waits_ = 0;
+  bool flow_changes_ = false;
+  bool shutting_down_ = false;
+  uint32_t with_socket_ = 0;  // flows that hold, or wait for, a descriptor
+
+  std::vector<TcpFlow*> ready_;    // had more to do than one turn allows
+  std::vector<TcpFlow*> working_;  // ready_ of the turn at hand
+  std::vector<TcpFlow*> blocked_;  // wait for the TUN
+  std::vector<TcpFlow*> starved_;  // wait for the memory budget
+  std::vector<TcpFlow*> ended_;    // to be freed at the end of the turn
+  std::deque<PollToken> time_wait_;  // oldest first; may be stale
+  std::vector<Bytes> up_parts_;
+};
+
+}  // namespace netstack
+
+#endif  // CORE_FORWARD_TCP_FORWARDER_H_

@@ -1,0 +1,162 @@
+#include "core/forward/tun_writer.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "core/wire/checksum.h"
+#include "core/wire/headers.h"
+#include "core/wire/packet.h"
+
+namespace netstack {
+namespace {
+
+constexpr size_t kFlagsOffset = 13;
+constexpr size_t kChecksumOffset = 16;
+
+// Walks the pieces of a payload.
+class Cursor {
+ public:
+  explicit Cursor(std::span<const Bytes> parts) : parts_(parts) {}
+
+  // Appends the next `n` bytes, which exist, to `out` as pieces.
+  void Take(size_t n, std::vector<Bytes>& out) {
+    while (n != 0) {
+      const Bytes rest = parts_[index_].subspan(offset_);
+      const size_t k = std::min(n, rest.size());
+      if (k != 0) out.push_back(rest.first(k));
+      n -= k;
+      offset_ += k;
+      if (offset_ == parts_[index_].size()) {
+        ++index_;
+        offset_ = 0;
+      }
+    }
+  }
+
+ private:
+  std::span<const Bytes> parts_;
+  size_t index_ = 0;
+  size_t offset_ = 0;
+};
+
+size_t WriteSegmentIpHeader(const FlowKey& key, size_t payload,
+                            std::byte* out) {
+  IpHeaderFields ip;
+  ip.source = key.remote.ip;
+  ip.destination = key.app.ip;
+  ip.protocol = ip_protocol::kTcp;
+  return WriteIpHeader(ip, payload, out);
+}
+
+ChecksumAccumulator TcpPseudoHeader(const FlowKey& key, size_t length) {
+  return PseudoHeader(key.remote.ip, key.app.ip, ip_protocol::kTcp,
+                      static_cast<uint32_t>(length));
+}
+
+}  // namespace
+
+TunWriter::TunWriter(Tun* tun, TunStats* stats, DropCounters* drops)
+    : tun_(tun), stats_(stats), drops_(drops) {
+  parts_.reserve(64);
+}
+
+bool TunWriter::SendSegment(const InboundSegment& segment) {
+  if (blocked_) return false;
+  if (segment.payload.size() > kMaxParts) {
+    gathered_.clear();
+    for (const Bytes& part : segment.payload) {
+      gathered_.insert(gathered_.end(), part.begin(), part.end());
+    }
+    const Bytes whole = gathered_;
+    InboundSegment copy = segment;
+    copy.payload = {&whole, 1};
+    return tun_->offload() ? WriteWhole(copy) : WriteCut(copy);
+  }
+  return tun_->offload() ? WriteWhole(segment) : WriteCut(segment);
+}
+
+bool TunWriter::WriteWhole(const InboundSegment& segment) {
+  const size_t tcp_size = segment.header.size() + segment.payload_size;
+  const size_t ip_size =
+      WriteSegmentIpHeader(*segment.key, tcp_size, header_.data());
+  std::byte* tcp = header_.data() + ip_size;
+  std::memcpy(tcp, segment.header.data(), segment.header.size());
+  Store16(tcp + kChecksumOffset,
+          TcpPseudoHeader(*segment.key, tcp_size).Folded());
+
+  TunWrite how;
+  how.partial_checksum = true;
+  how.checksum_start = static_cast<uint16_t>(ip_size);
+  how.checksum_offset = kChecksumOffset;
+  how.headers = static_cast<uint16_t>(ip_size + segment.header.size());
+  how.v4 = segment.key->app.ip.IsV4();
+  if (segment.payload_size > segment.mss) how.segment_size = segment.mss;
+
+  parts_.clear();
+  parts_.emplace_back(header_.data(), how.headers);
+  parts_.insert(parts_.end(), segment.payload.begin(), segment.payload.end());
+  return Write(parts_, how, ip_size + tcp_size);
+}
+
+bool TunWriter::WriteCut(const InboundSegment& segment) {
+  Cursor cursor(segment.payload);
+  const uint32_t seq = Load32(segment.header.data() + 4);
+  const uint8_t flags = Load8(segment.header.data() + kFlagsOffset);
+  const size_t step = std::max<size_t>(segment.mss, 1);
+  size_t done = 0;
+  do {
+    const size_t n = std::min(segment.payload_size - done, step);
+    const bool last = done + n == segment.payload_size;
+    const size_t tcp_size = segment.header.size() + n;
+    const size_t ip_size =
+        WriteSegmentIpHeader(*segment.key, tcp_size, header_.data());
+    std::byte* tcp = header_.data() + ip_size;
+    std::memcpy(tcp, segment.header.data(), segment.header.size());
+    Store32(tcp + 4, seq + static_cast<uint32_t>(done));
+    // What concerns the end of the segment belongs to its last packet.
+    Store8(tcp + kFlagsOffset,
+           last ? flags
+                : static_cast<uint8_t>(
+                      flags & ~(tcp_flag::kFin | tcp_flag::kPsh)));
+    const Bytes head(header_.data(), ip_size + segment.header.size());
+    parts_.clear();
+    parts_.push_back(head);
+    cursor.Take(n, parts_);
+    ChecksumAccumulator sum = TcpPseudoHeader(*segment.key, tcp_size);
+    sum.Add(head.subspan(ip_size));
+    for (size_t i = 1; i < parts_.size(); ++i) sum.Add(parts_[i]);
+    Store16(tcp + kChecksumOffset, sum.Finish());
+    // When the TUN fills up in the middle, lwIP sends the segment again from
+    // its start; the app's TCP knows what it has.
+    if (!Write(parts_, TunWrite{}, ip_size + tcp_size)) return false;
+    done += n;
+  } while (done < segment.payload_size);
+  return true;
+}
+
+void TunWriter::SendPacket(Bytes packet) {
+  if (blocked_ || !Write({&packet, 1}, TunWrite{}, packet.size())) {
+    drops_->Count(DropReason::kTunWriteFailed);
+  }
+}
+
+bool TunWriter::Write(std::span<const Bytes> parts, const TunWrite& how,
+                      size_t size) {
+  const int error = tun_->Write(parts, how);
+  if (error == 0) {
+    ++stats_->writes;
+    ++stats_->inbound_packets;
+    stats_->inbound_bytes += size;
+    return true;
+  }
+  if (error == -EAGAIN) {
+    ++stats_->write_blocked;
+    blocked_ = true;
+    return false;
+  }
+  drops_->Count(DropReason::kTunWriteFailed);
+  return true;
+}
+
+}  // namespace netstack

@@ -1,0 +1,59 @@
+// The last hop of an inbound packet: headers, checksums, cutting, the TUN.
+#ifndef CORE_FORWARD_TUN_WRITER_H_
+#define CORE_FORWARD_TUN_WRITER_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/base/bytes.h"
+#include "core/flow/stats.h"
+#include "core/lwip/segment_sink.h"
+#include "core/platform/tun.h"
+
+namespace netstack {
+
+// Writes what the TCP engine sends. With offload a super-segment is one write
+// and the kernel cuts it and makes its checksums; a plain TUN gets packets of
+// the app's MSS, cut and summed here.
+//
+// A TUN that is full (EAGAIN) makes blocked() true until Unblock(); nothing
+// is dropped for it.
+class TunWriter final : public SegmentSink {
+ public:
+  // All outlive the writer.
+  TunWriter(Tun* tun, TunStats* stats, DropCounters* drops);
+
+  bool SendSegment(const InboundSegment& segment) override;
+
+  // A whole IP packet of ours (RST, ICMP), checksums included. Dropped and
+  // counted when the TUN does not take it.
+  void SendPacket(Bytes packet);
+
+  bool blocked() const { return blocked_; }
+  // The TUN is writable again.
+  void Unblock() { blocked_ = false; }
+
+ private:
+  // More pieces than this are gathered by copying first.
+  static constexpr size_t kMaxParts = 60;
+
+  bool WriteWhole(const InboundSegment& segment);
+  bool WriteCut(const InboundSegment& segment);
+  // False: the TUN is full. Any other failure drops.
+  bool Write(std::span<const Bytes> parts, const TunWrite& how, size_t size);
+
+  Tun* const tun_;
+  TunStats* const stats_;
+  DropCounters* const drops_;
+  bool blocked_ = false;
+  std::array<std::byte, 128> header_;  // IP and TCP header of the packet
+  std::vector<Bytes> parts_;
+  std::vector<std::byte> gathered_;
+};
+
+}  // namespace netstack
+
+#endif  // CORE_FORWARD_TUN_WRITER_H_

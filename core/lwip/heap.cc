@@ -1,0 +1,57 @@
+#include "core/lwip/heap.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "arch/cc.h"
+
+namespace netstack {
+namespace {
+
+LwipHeapStats g_stats;
+uint32_t g_fault_one_in = 0;
+uint32_t g_fault_state = 2463534242u;
+
+bool Fault() {
+  if (g_fault_one_in == 0) return false;
+  // Xorshift (Marsaglia, 2003).
+  g_fault_state ^= g_fault_state << 13;
+  g_fault_state ^= g_fault_state >> 17;
+  g_fault_state ^= g_fault_state << 5;
+  return g_fault_state % g_fault_one_in == 0;
+}
+
+}  // namespace
+
+LwipHeapStats GetLwipHeapStats() { return g_stats; }
+
+void SetLwipAllocationFaults(uint32_t one_in) { g_fault_one_in = one_in; }
+
+}  // namespace netstack
+
+extern "C" {
+
+void* netstack_lwip_malloc(size_t size) {
+  void* p = netstack::Fault() ? nullptr : std::malloc(size);
+  if (p == nullptr) {
+    ++netstack::g_stats.failures;
+  } else {
+    ++netstack::g_stats.live;
+  }
+  return p;
+}
+
+void* netstack_lwip_calloc(size_t count, size_t size) {
+  if (size != 0 && count > SIZE_MAX / size) return nullptr;
+  void* p = netstack_lwip_malloc(count * size);
+  if (p != nullptr) std::memset(p, 0, count * size);
+  return p;
+}
+
+void netstack_lwip_free(void* p) {
+  if (p == nullptr) return;
+  --netstack::g_stats.live;
+  std::free(p);
+}
+
+}  // extern "C"

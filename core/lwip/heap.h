@@ -1,0 +1,21 @@
+// lwIP's memory: malloc(3), counted, with failures on demand for tests.
+#ifndef CORE_LWIP_HEAP_H_
+#define CORE_LWIP_HEAP_H_
+
+#include <cstdint>
+
+namespace netstack {
+
+struct LwipHeapStats {
+  uint64_t live = 0;      // blocks handed out now
+  uint64_t failures = 0;  // since the process started
+};
+LwipHeapStats GetLwipHeapStats();
+
+// For tests: about one allocation in `one_in` fails, by a fixed pseudo-random
+// sequence; 0 is none, the default.
+void SetLwipAllocationFaults(uint32_t one_in);
+
+}  // namespace netstack
+
+#endif  // CORE_LWIP_HEAP_H_
