@@ -30,7 +30,8 @@ extern "C" {
 // Of ip.c.
 struct ip_globals ip_data;
 
-// Of ip4_addr.c.
+// Of ip.c and ip4_addr.c.
+const ip_addr_t ip_addr_any_type = IPADDR_ANY_TYPE_INIT;
 const ip_addr_t ip_addr_any = IPADDR4_INIT(IPADDR_ANY);
 
 // Broadcast and multicast were refused at the edge (core/wire, dispatcher).
