@@ -93,7 +93,7 @@ std::string PrefixProblem(const IpPrefix& p) {
   if (IpPrefix::Parse(p.ToString()) != p) {
     return "bits behind its length are set; they must be zero.";
   }
-  if (p.length > 0 && p.ip.IsMulticast()) {
+  if (p.ip.IsMulticast()) {
     return "it is multicast, which no source address may be.";
   }
   return "";
