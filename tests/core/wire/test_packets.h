@@ -134,8 +134,8 @@ struct TcpSpec {
   uint32_t ack = 0x05060708;
   uint8_t flags = 0x10;  // ACK
   uint16_t window = 0xABCD;
-  ByteVector options;  // filled up to whole words with zeros
-  ByteVector payload;
+  ByteVector options{};  // filled up to whole words with zeros
+  ByteVector payload{};
 };
 
 // A TCP header, options and payload, with a correct checksum.
