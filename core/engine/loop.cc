@@ -84,9 +84,7 @@ Loop::Loop(const Config& config, Platform platform, Observer* observer)
       icmp_(&writer_, &drops_, config.limits.icmp_errors_per_second,
             config.limits.icmp_error_burst) {}
 
-Loop::~Loop() {
-  if (tcp_ != nullptr) tcp_->Shutdown(now_);
-}
+Loop::~Loop() { Release(); }
 
 absl::Status Loop::Init(const Secrets& secrets) {
   absl::StatusOr<std::unique_ptr<TcpEngine>> engine =
@@ -127,9 +125,24 @@ void Loop::Run() {
   now_ = platform_.clock->Now();
   tcp_->Shutdown(now_);
   RunPosted();
-  MutexLock lock(&mutex_);
-  closed_ = true;
-  posted_.clear();
+  {
+    MutexLock lock(&mutex_);
+    closed_ = true;
+    posted_.clear();
+  }
+  Release();
+}
+
+// Closes what the loop holds open. The poller stays: another thread may be
+// about to wake it.
+void Loop::Release() {
+  if (tcp_ == nullptr) return;
+  tcp_->Shutdown(now_);
+  reader_.reset();
+  dispatcher_.reset();
+  tcp_.reset();
+  tcp_engine_.reset();
+  platform_.tun.reset();
 }
 
 void Loop::Turn(Instant deadline) {

@@ -55,7 +55,8 @@ class Loop final : public Engine, public ForwardListener {
                                                       Observer* observer);
   ~Loop() override;
 
-  // Turns until Stop(), then resets every flow. Called once.
+  // Turns until Stop(), then resets every flow and closes the TUN. Called
+  // once; only Stop() and Post() may follow.
   void Run();
   // One turn: waits at most until `deadline`. For tests, instead of Run().
   void Turn(Instant deadline);
@@ -82,6 +83,7 @@ class Loop final : public Engine, public ForwardListener {
  private:
   Loop(const Config& config, Platform platform, Observer* observer);
   absl::Status Init(const Secrets& secrets);
+  void Release();
   void OnTun(const PollEvent& event);
   void ReadTun();
   void WatchTun();

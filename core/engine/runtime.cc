@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/mutex.h"
 #include "core/engine/loop.h"
+#include "core/platform/thread.h"
 
 namespace netstack {
 namespace {
@@ -66,7 +67,10 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Start(const Config& config,
     observer->OnEvent({EventType::kOffloadUnavailable,
                        "the TUN has no super-segments; it is used plain", 0});
   }
-  state->thread = std::thread([l = state->loop.get()] { l->Run(); });
+  state->thread = std::thread([l = state->loop.get()] {
+    NameThisThread("netstack-loop");
+    l->Run();
+  });
   return std::unique_ptr<Runtime>(new Runtime(std::move(state)));
 }
 
@@ -83,10 +87,9 @@ void Runtime::Stop() {
   if (state_->stopped) return;
   state_->stopped = true;
   state_->loop->Stop();
+  // What is still posted is destroyed unrun, so that whoever waits for it is
+  // told. The loop object stays: Post() may be under way in another thread.
   state_->thread.join();
-  // What is still posted is destroyed with the loop; whoever waits for it is
-  // told so. The TUN and every socket close here.
-  state_->loop.reset();
 }
 
 }  // namespace netstack

@@ -553,7 +553,7 @@ uint32_t TcpForwarder::RoomDown(TcpFlow* flow) const {
 // Reads the socket while the app may have more. False when the flow has
 // ended.
 bool TcpForwarder::PumpDown(TcpFlow* flow, Instant now) {
-  if (!flow->conn.established) return true;
+  if (!flow->conn.established || flow->conn.pcb == nullptr) return true;
   for (int reads = 0; flow->readable && !flow->host_eof && flow->fd >= 0;
        ++reads) {
     if (reads == kReadsPerTurn) {
@@ -654,7 +654,7 @@ bool TcpForwarder::Handle(TcpFlow* flow, const TcpEvents& events,
     End(flow, CloseReason::kAppReset, now);
   } else if (flow->half_open) {
     End(flow, CloseReason::kHandshakeTimeout, now);
-  } else if (events.timed_out && !flow->conn.app_fin) {
+  } else if (events.timed_out) {
     End(flow, CloseReason::kAppTimeout, now);
   } else if (flow->up_head != nullptr) {
     return true;  // the app is done; the remote has not taken everything yet

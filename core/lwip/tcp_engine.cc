@@ -475,11 +475,15 @@ void TcpEngine::GrowWindow(TcpConn& c, uint32_t consumed) {
   if (c.rx_limit >= most || c.rx_pending != 0 || consumed < c.rx_limit / 4) {
     return;
   }
-  const uint32_t more = std::min(c.rx_limit, most - c.rx_limit);
+  const uint32_t limit = c.rx_limit + std::min(c.rx_limit, most - c.rx_limit);
+  // The floor is granted; only what lies beyond it needs the budget.
+  const uint32_t promised =
+      limit > options_.rx_floor ? limit - options_.rx_floor : 0;
+  const uint32_t more = promised > c.rx_promised ? promised - c.rx_promised : 0;
   if (!pool_->HasRoom(more)) return;
   pool_->Promise(more);
   c.rx_promised += more;
-  c.rx_limit += more;
+  c.rx_limit = limit;
 }
 
 // Rule 14.

@@ -59,7 +59,7 @@ class Tun {
 };
 
 struct TunOptions {
-  std::string name;  // used when fd < 0: created, or attached to
+  std::string name{};  // used when fd < 0: created, or attached to
   int fd = -1;       // owned from the call on, whatever comes of it
   uint32_t mtu = 1500;
   bool offload = true;  // asked for; Tun::offload() says what was had
