@@ -66,7 +66,8 @@ struct TcpFlow {
   bool read_closed : 1 = false;   // the remote's FIN is there, behind data
   bool host_eof : 1 = false;      // and has been read
   bool host_shut : 1 = false;     // our FIN went to the remote
-  bool in_ready : 1 = false;      // in one of the forwarder's lists
+  bool in_touched : 1 = false;    // in one of the forwarder's lists
+  bool in_ready : 1 = false;
   bool in_blocked : 1 = false;
   bool in_starved : 1 = false;
   bool tx_limited : 1 = false;    // reading stopped at tx_limit

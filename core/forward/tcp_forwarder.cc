@@ -311,8 +311,15 @@ void TcpForwarder::Feed(TcpFlow* flow, const TcpSegment& segment,
   if (events.delivered != 0 && !SendUp(flow, now)) return;
   if (!Handle(flow, events, now)) return;
   ShutHostIfDone(flow);
-  if (!PumpDown(flow, now)) return;
-  Progress(flow, now);
+  // One ACK and one read of the socket for all segments of a batch, unless
+  // the app may be waiting for them: its window runs low, or a segment was
+  // lost and every ACK counts (RFC 5681, section 3.2).
+  const bool out_of_order =
+      !segment.payload.empty() && events.delivered == 0;
+  if (!out_of_order && flow->conn.rx_unacked < flow->conn.rx_limit / 4) {
+    return Touch(flow);
+  }
+  if (PumpDown(flow, now)) Progress(flow, now);
 }
 
 // Gives what Input() delivered to the host's socket, straight from the
@@ -757,11 +764,17 @@ void TcpForwarder::Sweep() {
   const auto ended = [](const TcpFlow* f) {
     return f->state == FlowState::kClosed;
   };
-  for (auto* list : {&ready_, &blocked_, &starved_}) {
+  for (auto* list : {&touched_, &ready_, &blocked_, &starved_}) {
     std::erase_if(*list, ended);
   }
   for (TcpFlow* flow : ended_) slab_.Free(flow);
   ended_.clear();
+}
+
+void TcpForwarder::Touch(TcpFlow* flow) {
+  if (flow->in_touched) return;
+  flow->in_touched = true;
+  touched_.push_back(flow);
 }
 
 void TcpForwarder::MakeReady(TcpFlow* flow) {
@@ -796,8 +809,14 @@ void TcpForwarder::OnTurn(Instant now) {
     starved_.clear();
   }
   working_.swap(ready_);
+  for (TcpFlow* flow : working_) flow->in_ready = false;
+  for (TcpFlow* flow : touched_) {
+    flow->in_touched = false;
+    if (flow->state == FlowState::kClosed) continue;
+    if (PumpDown(flow, now)) Progress(flow, now);
+  }
+  touched_.clear();
   for (TcpFlow* flow : working_) {
-    flow->in_ready = false;
     if (flow->state == FlowState::kClosed) continue;
     if (PumpDown(flow, now)) Progress(flow, now);
   }

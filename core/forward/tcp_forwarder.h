@@ -150,6 +150,7 @@ class TcpForwarder {
   void Rearm(TcpFlow* flow);
   void AnswerReset(const FlowKey& key, const TcpSegment& segment);
   void AnswerFailedDial(TcpFlow* flow, DialOutcome outcome, Instant now);
+  void Touch(TcpFlow* flow);
   void MakeReady(TcpFlow* flow);
   FlowInfo Info(const TcpFlow& flow, Instant now) const;
   void FillHostFacts(const TcpFlow& flow, FlowInfo& info) const;
@@ -169,6 +170,7 @@ class TcpForwarder {
   bool shutting_down_ = false;
   uint32_t with_socket_ = 0;  // flows that hold, or wait for, a descriptor
 
+  std::vector<TcpFlow*> touched_;  // had segments in the batch at hand
   std::vector<TcpFlow*> ready_;    // had more to do than one turn allows
   std::vector<TcpFlow*> working_;  // ready_ of the turn at hand
   std::vector<TcpFlow*> blocked_;  // wait for the TUN

@@ -453,6 +453,7 @@ void TcpEngine::ReleaseReceived() {
 }
 
 void TcpEngine::Consumed(TcpConn& c, uint32_t bytes) {
+  ReleaseReceived();
   c.rx_pending -= std::min(bytes, c.rx_pending);
   if (c.pcb == nullptr) return;
   GrowWindow(c, bytes);

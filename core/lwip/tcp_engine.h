@@ -130,11 +130,13 @@ class TcpEngine {
 
   // Takes one segment of the app, which may be a super-segment. The 20 bytes
   // before segment.payload belong to the caller's packet buffer, are mutable
-  // and dead: the engine overwrites them. The buffer must stay until Finish()
-  // or Abort(), one of which has to follow.
+  // and dead: the engine overwrites them. The buffer must stay as long as
+  // received() is used, at most until Consumed(); Finish() has to follow, at
+  // once or after more calls of Input().
   TcpEvents Input(TcpConn& c, const FlowKey& key, const TcpSegment& segment,
                   Instant now);
-  // The in-order payload that the last Input() delivered.
+  // The in-order payload that the last Input() delivered; empty after
+  // Consumed().
   std::span<const Bytes> received() const { return received_; }
 
   // `bytes` of what was delivered have left us: the window opens again.
@@ -215,7 +217,7 @@ class TcpEngine {
   // lwIP's static round counter, which we can only count along with.
   uint8_t timer_round_ = 0;
 
-  struct pbuf* received_chain_ = nullptr;  // owned until Finish()
+  struct pbuf* received_chain_ = nullptr;  // owned until Consumed()
   std::vector<Bytes> received_;
   std::vector<Bytes> output_parts_;
   struct RxBuffer;
