@@ -46,7 +46,7 @@ class JsonKeys {
   // Offset of the first key with this path ("tcp.bogus", array indexes left
   // out).
   std::optional<size_t> Find(const std::vector<std::string>& path) {
-    wanted_ = absl::StrJoin(path, ".");
+    wanted_ = Plain(absl::StrJoin(path, "."));
     found_.reset();
     at_ = 0;
     Value("", 0);
@@ -54,6 +54,13 @@ class JsonKeys {
   }
 
  private:
+  // JSON may say dialTimeout or dial_timeout.
+  static std::string Plain(absl::string_view key) {
+    std::string plain = absl::AsciiStrToLower(key);
+    plain.erase(std::remove(plain.begin(), plain.end(), '_'), plain.end());
+    return plain;
+  }
+
   void Space() {
     while (at_ < text_.size() && absl::ascii_isspace(text_[at_])) ++at_;
   }
@@ -86,7 +93,7 @@ class JsonKeys {
       if (!key) return false;
       const std::string path =
           prefix.empty() ? *key : absl::StrCat(prefix, ".", *key);
-      if (path == wanted_) {
+      if (Plain(path) == wanted_) {
         found_ = start;
         return false;
       }

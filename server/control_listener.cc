@@ -18,7 +18,10 @@
 namespace netstack::server {
 namespace {
 
-constexpr int kPauseMs = 100;
+constexpr int kPauseMs = 50;
+// What one connection may take: itself, its dup, and what accept4() wants
+// before it says that nobody waits.
+constexpr size_t kPerConnection = 3;
 constexpr int kPerTurn = 64;  // accepts before other events are looked at
 
 void Add(int epoll, int fd, uint32_t events) {
@@ -103,11 +106,14 @@ void ControlListener::Run() {
         accept = true;
         continue;
       }
-      // The peer is gone, or gRPC has shut the connection down.
+      // The peer is gone, or gRPC has shut the connection down. Closing is
+      // not enough: gRPC's descriptor keeps the file open, and with it this
+      // entry, which would go on to report a number that is another's by now.
+      (void)epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
       connections_.erase(fd);
       close(fd);
     }
-    RefillReserve();
+    RefillReserve();  // also when nobody connects
     if (paused) {
       Add(epoll_, socket_->fd(), EPOLLIN);
       paused = false;
@@ -123,6 +129,9 @@ void ControlListener::Run() {
 
 bool ControlListener::AcceptAll() {
   for (int turn = 0; turn < kPerTurn; ++turn) {
+    // Not while it suffices: refilling would take back what was just given.
+    if (reserve_.size() < kPerConnection) RefillReserve();
+    if (reserve_.size() < kPerConnection) return false;
     const int fd = accept4(socket_->fd(), nullptr, nullptr,
                            SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd >= 0) {

@@ -9,8 +9,9 @@
 //
 // Descriptors: a few are held in reserve. When accept4() or dup() finds none
 // left, one of the reserve is given up for it, and taken back as soon as one is
-// free. When the reserve is used up too, accepting pauses for 100 ms: level-
-// triggered epoll would spin otherwise.
+// free. While the reserve is too small for another connection, accepting
+// pauses for 50 ms at a time, and callers wait in the backlog: level-triggered
+// epoll would spin otherwise.
 #ifndef SERVER_CONTROL_LISTENER_H_
 #define SERVER_CONTROL_LISTENER_H_
 
@@ -58,7 +59,7 @@ class ControlListener {
                   EventLog* events, std::function<void(int fd)> handle);
 
   void Run();
-  // False when there is no descriptor even with the reserve.
+  // False when the reserve is too small for another connection.
   bool AcceptAll();
   void Admit(int fd);
   int DupWithReserve(int fd);

@@ -86,6 +86,11 @@ FlagsResult ParseFlags(int argc, const char* const* argv) {
     out.text = "netstackd: --check_config needs --config\n";
     return out;
   }
+  if (app.count("--socket") > 0 && flags.socket_path.empty()) {
+    out.exit_code = kExitBadFlags;
+    out.text = "netstackd: --socket: the path is empty\n";
+    return out;
+  }
   if (flags.socket_path.empty() && !flags.check_config) {
     if (auto path = DefaultSocketPath()) {
       flags.socket_path = *path;

@@ -122,10 +122,10 @@ void Stack::Stop(Done<bool> done) {
 }
 
 bool Stack::StopNow(v1::StackState then, const std::string& failure) {
-  std::shared_ptr<Runtime> runtime;
+  std::unique_ptr<Runtime> runtime;
   {
     MutexLock lock(mu_);
-    runtime = run_.runtime;
+    runtime = std::move(run_.runtime);
     state_ = runtime ? v1::STACK_STATE_STOPPING : then;
     failure_ = failure;
   }
@@ -133,19 +133,21 @@ bool Stack::StopNow(v1::StackState then, const std::string& failure) {
   runtime->Stop();
   hub_.EndRun(StackNotRunning());
   MutexLock lock(mu_);
-  run_.runtime.reset();
   state_ = then;
   return true;
 }
 
 void Stack::OnFailed(const absl::Status& why) {
-  supervisor_.Post([this, epoch = run().epoch, why] { FailedNow(epoch, why); });
+  MutexLock lock(mu_);
+  supervisor_.Post([this, epoch = run_.epoch, why] { FailedNow(epoch, why); });
 }
 
 void Stack::FailedNow(uint64_t epoch, const absl::Status& why) {
   // A stop may have come first, and even another start.
-  const Run now = run();
-  if (!now.runtime || now.epoch != epoch) return;
+  {
+    MutexLock lock(mu_);
+    if (!run_.runtime || run_.epoch != epoch) return;
+  }
   const std::string message(why.message());
   StopNow(v1::STACK_STATE_FAILED, message);
   events_->Add(v1::EVENT_TYPE_STACK_FAILED, message);
@@ -162,13 +164,13 @@ void Stack::Update(v1::UpdateConfigRequest request,
 absl::StatusOr<v1::UpdateConfigResponse> Stack::UpdateNow(
     const v1::UpdateConfigRequest& request) {
   CheckedConfig old;
-  Run run;
+  Runtime* runtime = nullptr;  // this is the supervisor's thread
   Config started_with;
   uint64_t revision = 0;
   {
     MutexLock lock(mu_);
     old = config_;
-    run = run_;
+    runtime = run_.runtime.get();
     started_with = started_with_;
     revision = revision_;
   }
@@ -188,7 +190,7 @@ absl::StatusOr<v1::UpdateConfigResponse> Stack::UpdateNow(
   std::vector<std::string> changed =
       Difference(Effective(old), Effective(*wanted));
   std::vector<std::string> pending;
-  if (run.runtime) pending = NeedsRestart(started_with, wanted->core);
+  if (runtime != nullptr) pending = NeedsRestart(started_with, wanted->core);
   for (std::string& path : Without(changed, pending)) {
     response.add_applied(std::move(path));
   }
@@ -209,8 +211,8 @@ absl::StatusOr<v1::UpdateConfigResponse> Stack::UpdateNow(
     config_ = *wanted;
     revision_ = response.revision();
   }
-  if (run.runtime) {
-    auto info = run.runtime->Call([core = wanted->core](Engine& engine) {
+  if (runtime != nullptr) {
+    auto info = runtime->Call([core = wanted->core](Engine& engine) {
       engine.ApplyConfig(core);
       return engine.GetInfo();
     });
@@ -249,7 +251,10 @@ v1::StackStatus Stack::GetStatus() const {
   for (std::string& path : PendingRestart()) {
     out.add_pending_restart(std::move(path));
   }
-  if (!run_.runtime) return out;
+  if (state_ != v1::STACK_STATE_RUNNING &&
+      state_ != v1::STACK_STATE_STOPPING) {
+    return out;
+  }
   *out.mutable_stack_started_at() = stack_started_at_;
   ToProto(Since(stack_start_), out.mutable_stack_uptime());
   out.mutable_tun()->set_name(info_.tun_name);
@@ -296,11 +301,6 @@ void Stack::OnEvent(const Event& event) {
     default:
       events_->Add(ToProto(event.type), event.message, event.flow_id);
   }
-}
-
-Stack::Run Stack::run() const {
-  MutexLock lock(mu_);
-  return run_;
 }
 
 std::vector<std::string> Stack::PendingRestart() const {

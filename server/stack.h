@@ -82,8 +82,10 @@ class Stack final : public Observer {
 
  private:
   struct Run {
-    std::shared_ptr<Runtime> runtime;  // null: none
-    uint64_t epoch = 0;
+    // Null: none. Taken out before it is stopped, which only the supervisor's
+    // thread does, so that what it finds here lives until its task ends.
+    std::unique_ptr<Runtime> runtime;
+    uint64_t epoch = 0;  // of this or the last run
   };
   // Answers exactly once, also when it is destroyed unasked.
   template <typename R>
@@ -95,7 +97,6 @@ class Stack final : public Observer {
   absl::StatusOr<v1::UpdateConfigResponse> UpdateNow(
       const v1::UpdateConfigRequest& request);
 
-  Run run() const;
   std::vector<std::string> PendingRestart() const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -154,10 +155,11 @@ class Stack::Ticket {
 template <typename F, typename D>
 void Stack::Ask(F ask, D done) {
   using R = std::invoke_result_t<F, Engine&, FlowHub&>;
-  Run now = run();
-  Ticket<R> ticket(worker_, now.epoch, std::move(done));
-  if (!now.runtime) return;
-  now.runtime->Post(
+  MutexLock lock(mu_);
+  Ticket<R> ticket(worker_, run_.epoch, std::move(done));
+  if (!run_.runtime) return;
+  // Under the lock, so that the Runtime is not stopped meanwhile.
+  run_.runtime->Post(
       [this, ask = std::move(ask), ticket = std::move(ticket)](
           Engine& engine) mutable { ticket.Give(ask(engine, hub_)); });
 }
