@@ -63,7 +63,7 @@ build_preset() {
     if ! (cd "$REPO" &&
           ${NETSTACK_WRAP:-} cmake --preset "$preset" "${launcher[@]}" &&
           ${NETSTACK_WRAP:-} cmake --build --preset "$preset" \
-              -j "${NETSTACK_JOBS:-$(nproc)}" "${targets[@]}"
+              -j "${NETSTACK_JOBS:-$(nproc)}" "${targets[@]}" -- -k 0
          ) >"$log" 2>&1; then
         # The first error tells more than the last line of a parallel build.
         grep -n -m 5 -E '(error|Error|FAILED):?' "$log" >&2 || true
