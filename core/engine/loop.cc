@@ -6,12 +6,16 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "core/lwip/heap.h"
+#include "core/platform/memory.h"
 
 namespace netstack {
 namespace {
 
 // How long after the last traffic recycled buffers go back to the system.
 constexpr Duration kTrimAfter = std::chrono::seconds(2);
+// Freed blocks of lwIP's that make sweeping the heap worth its time.
+constexpr uint64_t kWorthSweeping = 4096;
 // The same pressure is told at most this often.
 constexpr Duration kTellEvery = std::chrono::seconds(1);
 
@@ -174,13 +178,22 @@ void Loop::Turn(Instant deadline) {
   if (n != 0) {
     if (trim_at_ == kNever) trim_at_ = now_ + kTrimAfter;
   } else if (now_ >= trim_at_) {
-    pool_.Trim();
-    trim_at_ = kNever;
+    Trim();
   }
   ++loop_stats_.turns;
   const Duration took = platform_.clock->Now() - begin;
   loop_stats_.busy += took;
   loop_stats_.longest_turn = std::max(loop_stats_.longest_turn, took);
+}
+
+// Traffic pauses: what it needed goes back. The heap is swept only when many
+// flows have gone, since that takes a while.
+void Loop::Trim() {
+  trim_at_ = kNever;
+  pool_.Trim();
+  const uint64_t blocks = GetLwipHeapStats().live;
+  if (blocks + kWorthSweeping <= blocks_at_trim_) ReturnFreeMemory();
+  blocks_at_trim_ = blocks;
 }
 
 void Loop::OnTun(const PollEvent& event) {

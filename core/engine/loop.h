@@ -87,6 +87,7 @@ class Loop final : public Engine, public ForwardListener {
   void OnTun(const PollEvent& event);
   void ReadTun();
   void WatchTun();
+  void Trim();
   void Fail(int error);
   void RunPosted();
   uint32_t FlowLimit() const;
@@ -117,6 +118,7 @@ class Loop final : public Engine, public ForwardListener {
   bool tun_watched_for_write_ = false;
   bool failed_ = false;         // the TUN is gone
   Instant trim_at_ = kNever;    // when idle buffers go back to the system
+  uint64_t blocks_at_trim_ = 0;  // lwIP's, then
   std::array<PollEvent, 256> events_;
   std::array<Instant, 5> last_told_{};  // by Pressure
 
