@@ -66,7 +66,7 @@ build_preset() {
               -j "${NETSTACK_JOBS:-$(nproc)}" "${targets[@]}" -- -k 0
          ) >"$log" 2>&1; then
         # The first error tells more than the last line of a parallel build.
-        grep -n -m 5 -E '(error|Error|FAILED):?' "$log" >&2 || true
+        grep -n -m 10 -E '(: (fatal )?error:|CMake Error|undefined reference)' "$log" >&2 || true
         echo "--- the end of ${log#"$REPO"/}:" >&2
         tail -n 40 "$log" >&2
         return 1
