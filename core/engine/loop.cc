@@ -175,9 +175,10 @@ void Loop::Turn(Instant deadline) {
   if (tun_more_) ReadTun();
   tcp_->OnTurn(now_);
   if (writer_.blocked() != tun_watched_for_write_) WatchTun();
-  if (n != 0) {
-    if (trim_at_ == kNever) trim_at_ = now_ + kTrimAfter;
-  } else if (now_ >= trim_at_) {
+  if (trim_at_ == kNever) {
+    // Traffic, or flows that timers ended.
+    if (n != 0 || ManyBlocksFreed()) trim_at_ = now_ + kTrimAfter;
+  } else if (n == 0 && now_ >= trim_at_) {
     Trim();
   }
   ++loop_stats_.turns;
@@ -191,9 +192,12 @@ void Loop::Turn(Instant deadline) {
 void Loop::Trim() {
   trim_at_ = kNever;
   pool_.Trim();
-  const uint64_t blocks = GetLwipHeapStats().live;
-  if (blocks + kWorthSweeping <= blocks_at_trim_) ReturnFreeMemory();
-  blocks_at_trim_ = blocks;
+  if (ManyBlocksFreed()) ReturnFreeMemory();
+  blocks_at_trim_ = GetLwipHeapStats().live;
+}
+
+bool Loop::ManyBlocksFreed() const {
+  return GetLwipHeapStats().live + kWorthSweeping <= blocks_at_trim_;
 }
 
 void Loop::OnTun(const PollEvent& event) {

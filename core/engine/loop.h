@@ -88,6 +88,7 @@ class Loop final : public Engine, public ForwardListener {
   void ReadTun();
   void WatchTun();
   void Trim();
+  bool ManyBlocksFreed() const;
   void Fail(int error);
   void RunPosted();
   uint32_t FlowLimit() const;

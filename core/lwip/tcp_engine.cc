@@ -412,7 +412,16 @@ TcpEvents TcpEngine::Input(TcpConn& c, const FlowKey& key,
     pcb->cwnd = kOpenCongestionWindow;  // Rule 8.
     pcb->ssthresh = kOpenCongestionWindow;
   }
-  if (events.app_fin) c.app_fin = true;
+  if (events.app_fin) {
+    c.app_fin = true;
+    // The answer to a FIN is mostly our own FIN, soon: the ACK waits for it
+    // like any delayed ACK.
+    if (segment.payload.empty() && c.ack_pending &&
+        scope.Survivor() == pcb) {
+      c.ack_pending = false;
+      tcp_set_flags(pcb, TF_ACK_DELAY);
+    }
+  }
   c.rx_pending += events.delivered;
   c.rx_unacked += events.delivered;
   Collect(c, scope, events);

@@ -323,19 +323,42 @@ bool IsInOurNamespace(int tun) {
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-absl::Status CheckGiven(int fd, const ifreq& request) {
-  const int flags = request.ifr_flags;
+// Whether packets have the 4 bytes of packet information in front, which
+// TUNGETIFF does not tell: it sets IFF_NOFILTER, a bit of the same value as
+// IFF_NO_PI. So we offer a packet of version 0, which the kernel refuses
+// (tun_get_user() in drivers/net/tun.c), unless it takes the first bytes for
+// packet information.
+bool HasPacketInformation(int fd, bool vnet_header) {
+  const std::array<std::byte, sizeof(VnetHeader) + 4> zeros{};
+  const size_t size = vnet_header ? zeros.size() : 4;
+  return write(fd, zeros.data(), size) >= 0 || errno != EINVAL;
+}
+
+// Makes reads and writes those of LinuxTun; what TUNGETIFF said is in `flags`.
+absl::Status PrepareGiven(int fd, int flags) {
+  const auto failed = [fd](const char* what) {
+    return absl::UnavailableError(absl::StrCat(
+        "cannot ", what, " the TUN on descriptor ", fd, ": ", Reason(errno)));
+  };
+  const auto refused = [fd](const char* why) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("descriptor ", fd, " is a ", why));
+  };
   if ((flags & (IFF_TUN | IFF_TAP)) != IFF_TUN) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("descriptor ", fd,
-                     " is a TAP, which carries Ethernet "
-                     "frames; pass a TUN (IFF_TUN)"));
+    return refused("TAP, which carries Ethernet frames; pass a TUN (IFF_TUN)");
   }
-  if ((flags & IFF_NO_PI) == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("descriptor ", fd,
-                     " is a TUN with packet information "
-                     "headers; create it with IFF_NO_PI"));
+  const int status = fcntl(fd, F_GETFL);
+  if (status < 0 || fcntl(fd, F_SETFL, status | O_NONBLOCK) != 0 ||
+      fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
+    return failed("set the descriptor flags of");
+  }
+  int size = sizeof(VnetHeader);
+  if ((flags & IFF_VNET_HDR) != 0 && ioctl(fd, TUNSETVNETHDRSZ, &size) != 0) {
+    return failed("set the header size of");
+  }
+  if (HasPacketInformation(fd, (flags & IFF_VNET_HDR) != 0)) {
+    return refused(
+        "TUN with packet information headers; create it with IFF_NO_PI");
   }
   return absl::OkStatus();
 }
@@ -351,27 +374,15 @@ absl::StatusOr<std::unique_ptr<Tun>> TakeGiven(const TunOptions& options) {
                                      : Reason(error),
                      "; pass one on which TUNSETIFF was called"));
   }
-  if (absl::Status s = CheckGiven(fd.get(), request); !s.ok()) return s;
-  const int flags = fcntl(fd.get(), F_GETFL);
-  if (flags < 0 || fcntl(fd.get(), F_SETFL, flags | O_NONBLOCK) != 0 ||
-      fcntl(fd.get(), F_SETFD, FD_CLOEXEC) != 0) {
-    return absl::UnavailableError(absl::StrCat(
-        "cannot make descriptor ", fd.get(), " non-blocking: ", Reason(errno)));
+  if (absl::Status s = PrepareGiven(fd.get(), request.ifr_flags); !s.ok()) {
+    return s;
   }
   // Whether packets have headers was decided by whoever made the device;
   // what they may ask of us is ours to say.
   const bool vnet_header = (request.ifr_flags & IFF_VNET_HDR) != 0;
-  bool offload = false;
-  if (vnet_header) {
-    int size = sizeof(VnetHeader);
-    if (ioctl(fd.get(), TUNSETVNETHDRSZ, &size) != 0) {
-      return absl::UnavailableError(absl::StrCat(
-          "cannot set the header size of the TUN on descriptor ", fd.get(),
-          ": ", Reason(errno), "; create it without IFF_VNET_HDR"));
-    }
-    offload = options.offload && ioctl(fd.get(), TUNSETOFFLOAD, kOffload) == 0;
-    if (!offload) ioctl(fd.get(), TUNSETOFFLOAD, 0);
-  }
+  const bool offload = vnet_header && options.offload &&
+                       ioctl(fd.get(), TUNSETOFFLOAD, kOffload) == 0;
+  if (vnet_header && !offload) ioctl(fd.get(), TUNSETOFFLOAD, 0);
   const std::string name = NameIn(request);
   const uint32_t mtu =
       IsInOurNamespace(fd.get()) ? ReadMtu(name, options.mtu) : options.mtu;
