@@ -157,14 +157,14 @@ void ControlListener::Admit(int fd) {
   }
   uint32_t max_connections = 0;
   if (!MayConnect(peer.uid, &max_connections)) {
-    close(fd);
     ++counters_->refused_uid;
+    close(fd);
     TellRefused(peer.uid);
     return;
   }
   if (connections_.size() >= max_connections) {
-    close(fd);
     ++counters_->refused_limit;
+    close(fd);
     return;
   }
   const int watched = DupWithReserve(fd);

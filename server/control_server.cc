@@ -54,6 +54,9 @@ void SetLimits(grpc::ServerBuilder& builder) {
 void EnablePluginsOnce() {
   static std::once_flag once;
   std::call_once(once, [] {
+    // Held for the life of the process: the last grpc_shutdown() waits up to
+    // 10 s for its own poller when a write was blocked shortly before.
+    grpc_init();
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     // gRPC's own health service brings no descriptor; linking ours in lets
