@@ -13,6 +13,8 @@ constexpr uint32_t kSeenTimeMask = 0xFFF;
 // one later than this (16 s) is hardly of the same attempt.
 constexpr uint32_t kSoonest = 6;
 constexpr uint32_t kLatest = 1000;
+// An echo comes at once; the same SYN later is an honest new try.
+constexpr Duration kEcho = std::chrono::milliseconds(200);
 // What pressure needs is kept this long after it ended.
 constexpr Duration kRelaxAfter = std::chrono::seconds(30);
 
@@ -27,6 +29,7 @@ size_t SynGate::EndpointHash::operator()(const Endpoint& e) const {
 
 std::optional<DropReason> SynGate::Refuses(const FlowKey& key, uint32_t isn,
                                            Instant now) {
+  if (JustAnswered(key, isn, now)) return DropReason::kTcpDuplicateSyn;
   const int64_t second = now.time_since_epoch() / std::chrono::seconds(1);
   if (!refusers_.empty()) {
     const auto it = refusers_.find(key.remote);
@@ -60,15 +63,33 @@ bool SynGate::under_pressure(Instant now) {
          last_slot_failures_ >= kFailuresPerSlot;
 }
 
-bool SynGate::SeenBefore(const FlowKey& key, uint32_t isn, Instant now) {
-  if (seen_.empty()) seen_.resize(kSets * kWays);
+uint64_t SynGate::HashOf(const FlowKey& key, uint32_t isn) const {
   std::array<std::byte, 40> b;
   std::memcpy(b.data(), key.app.ip.v6(), 16);
   std::memcpy(b.data() + 16, key.remote.ip.v6(), 16);
   Store16(b.data() + 32, key.app.port);
   Store16(b.data() + 34, key.remote.port);
   Store32(b.data() + 36, isn);
-  const uint64_t hash = SipHash24(key_, b);
+  return SipHash24(key_, b);
+}
+
+void SynGate::Answered(const FlowKey& key, uint32_t isn, Instant now) {
+  const uint64_t hash = HashOf(key, isn);
+  answers_[hash % kAnswers] = {hash, now};
+  last_answer_ = now;
+}
+
+bool SynGate::JustAnswered(const FlowKey& key, uint32_t isn,
+                           Instant now) const {
+  if (now - last_answer_ > kEcho) return false;  // nearly always
+  const uint64_t hash = HashOf(key, isn);
+  const Answer& answer = answers_[hash % kAnswers];
+  return answer.hash == hash && now - answer.at <= kEcho;
+}
+
+bool SynGate::SeenBefore(const FlowKey& key, uint32_t isn, Instant now) {
+  if (seen_.empty()) seen_.resize(kSets * kWays);
+  const uint64_t hash = HashOf(key, isn);
   const auto tag = static_cast<uint32_t>(hash >> 44) | 1;  // never an empty one
   const auto time = static_cast<uint32_t>(now.time_since_epoch() / kSeenUnit) &
                     kSeenTimeMask;

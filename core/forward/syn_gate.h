@@ -19,6 +19,7 @@
 #ifndef CORE_FORWARD_SYN_GATE_H_
 #define CORE_FORWARD_SYN_GATE_H_
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -59,6 +60,11 @@ class SynGate {
   // A dial failed; `refused`: by the destination itself.
   void DialFailed(const Endpoint& destination, bool refused, Instant now);
 
+  // The app was told by ICMP that its SYN failed. Linux then sends that SYN
+  // once more before it believes it (RFC 6069): such an echo is absorbed
+  // (kTcpDuplicateSyn) and not dialed again.
+  void Answered(const FlowKey& key, uint32_t isn, Instant now);
+
   uint32_t half_open() const { return half_open_; }
   bool under_pressure(Instant now);
 
@@ -82,13 +88,23 @@ class SynGate {
   static constexpr size_t kWays = 4;
   static constexpr size_t kMaxRefusers = 4096;
 
+  struct Answer {
+    uint64_t hash = 0;
+    Instant at{};
+  };
+  static constexpr size_t kAnswers = 64;
+
+  uint64_t HashOf(const FlowKey& key, uint32_t isn) const;
   bool SeenBefore(const FlowKey& key, uint32_t isn, Instant now);
+  bool JustAnswered(const FlowKey& key, uint32_t isn, Instant now) const;
 
   Options options_;
   SipHashKey key_;
   uint32_t half_open_ = 0;
   EndpointMap<uint32_t> per_destination_{0, EndpointHash{&key_}};
   EndpointMap<Refusals> refusers_{0, EndpointHash{&key_}};
+  std::array<Answer, kAnswers> answers_;  // by hash
+  Instant last_answer_{};
   int64_t slot_ = 0;  // of 100 ms
   uint32_t slot_failures_ = 0;
   uint32_t last_slot_failures_ = 0;

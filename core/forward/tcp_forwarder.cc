@@ -185,7 +185,7 @@ void TcpForwarder::Open(const Packet& packet, const TcpSegment& segment,
     Drop(*reason);
     if (*reason == DropReason::kRecentlyRefused) {
       AnswerReset(key, segment);
-    } else {
+    } else if (*reason != DropReason::kTcpDuplicateSyn) {
       parts_.listener->OnPressure(Pressure::kHalfOpen);
     }
     return;
@@ -474,6 +474,7 @@ void TcpForwarder::AnswerFailedDial(TcpFlow* flow, DialOutcome outcome,
   const OrDrop<Packet> original =
       ParsePacket({flow->syn->packet.data(), flow->syn->size});
   if (original && parts_.icmp->Answer(error, *original, now)) {
+    gate_.Answered(flow->key, flow->syn->facts.seq, now);
     ++stats_.icmp_errors_sent;
   }
 }

@@ -57,7 +57,8 @@ class Poller {
   virtual void Wake() = 0;
 };
 
-// epoll(7) with an eventfd(2). Deadlines are kept to a millisecond, rounded
+// epoll(7) with an eventfd(2). Deadlines are kept by epoll_pwait2(2); where
+// there is none, to a millisecond, rounded
 // up.
 absl::StatusOr<std::unique_ptr<Poller>> NewPoller();
 

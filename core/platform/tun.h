@@ -22,8 +22,8 @@ namespace netstack {
 inline constexpr size_t kMaxPacketSize = 65535;
 
 struct TunRead {
-  // Bytes of the packet; 0: nothing to read now; negative: -errno, and the
-  // device is gone (EBADFD after its deletion, EIO while it is down).
+  // Bytes of the packet; 0: nothing to read now, also while the device is
+  // down; negative: -errno, and the device is gone (EBADFD: it was deleted).
   int64_t size = 0;
   // The kernel vouches for the transport checksum, which may be partial.
   bool checksum_trusted = false;
@@ -54,7 +54,8 @@ class Tun {
   // Reads one packet, scattered over `parts` in order.
   virtual TunRead Read(std::span<const MutableBytes> parts) = 0;
   // Writes one packet gathered from `parts` (at most 64). 0, -EAGAIN (try
-  // again when the descriptor is writable) or -errno.
+  // again when the descriptor is writable) or -errno (EIO: the device is
+  // down).
   virtual int Write(std::span<const Bytes> parts, const TunWrite& how) = 0;
 };
 
@@ -66,8 +67,12 @@ struct TunOptions {
 };
 
 // Opens /dev/net/tun, or checks and takes the given descriptor (TUNGETIFF
-// must succeed; a TAP is refused). A created device is brought up with the
-// MTU. Makes the descriptor non-blocking. Errors carry one clear sentence:
+// must succeed; a TAP, and a TUN without IFF_NO_PI, are refused). A created
+// device is brought up with the MTU; one that was there, or is given, keeps its
+// own, and Tun::mtu() tells it (the configured one where the device lives in
+// another network namespace). Makes the descriptor non-blocking. Nothing
+// later needs the device's name, so it may be moved to another namespace.
+// Errors carry one clear sentence:
 // PERMISSION_DENIED, NOT_FOUND (no /dev/net/tun), FAILED_PRECONDITION (the
 // name is taken by another program or another kind of device),
 // INVALID_ARGUMENT (no TUN descriptor), UNAVAILABLE.
