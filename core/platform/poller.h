@@ -50,16 +50,15 @@ class Poller {
   virtual int Remove(int fd) = 0;
   // Waits until an event, Wake(), or `deadline` (kNever: none; one in the
   // past polls). `now` is the caller's current time. Returns how many events
-  // were stored; a Wake() is not among them.
+  // were stored; a Wake() is not among them. A signal may end it early.
   virtual size_t Wait(Instant now, Instant deadline,
                       std::span<PollEvent> events) = 0;
   // Any thread: ends a Wait(), the current or the next one.
   virtual void Wake() = 0;
 };
 
-// epoll(7) with an eventfd(2). Deadlines are kept by epoll_pwait2(2); where
-// there is none, to a millisecond, rounded
-// up.
+// epoll(7) with an eventfd(2). Deadlines are never met early: epoll_pwait2(2)
+// takes nanoseconds, and where there is none a millisecond is rounded up.
 absl::StatusOr<std::unique_ptr<Poller>> NewPoller();
 
 }  // namespace netstack

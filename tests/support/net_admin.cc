@@ -13,8 +13,11 @@
 
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 #include <utility>
 
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/platform/linux/unique_fd.h"
 
@@ -83,6 +86,29 @@ struct Message {
   }
 };
 
+// Linux makes an IPv6 address its own a moment after it was added, in a work
+// queue (addrconf_dad_work() in net/ipv6/addrconf.c). Packets that come before
+// are not for it.
+absl::Status AwaitLocalRoute(const IpAddress& address) {
+  const std::string wanted =
+      absl::StrCat(absl::BytesToHexString(absl::string_view(
+                       reinterpret_cast<const char*>(address.v6()), 16)),
+                   " 80 ");
+  for (int i = 0; i < 10000; ++i) {
+    std::ifstream routes("/proc/thread-self/net/ipv6_route");
+    std::string line;
+    while (std::getline(routes, line)) {
+      // RTF_LOCAL, RTF_NONEXTHOP and RTF_UP of linux/ipv6_route.h.
+      if (absl::StartsWith(line, wanted) &&
+          absl::StrContains(line, " 80200001 ")) {
+        return absl::OkStatus();
+      }
+    }
+    usleep(1000);
+  }
+  return absl::DeadlineExceededError("the address does not become local");
+}
+
 }  // namespace
 
 absl::Status EnterFreshNamespaces() {
@@ -124,9 +150,10 @@ absl::Status AddAddress(const std::string& device, const IpAddress& address,
   const void* bytes = v4 ? address.v4() : address.v6();
   message.Add(IFA_LOCAL, bytes, v4 ? 4 : 16);
   message.Add(IFA_ADDRESS, bytes, v4 ? 4 : 16);
-  // Usable at once, without looking for duplicates.
-  if (!v4) message.header.ifa_flags = IFA_F_NODAD;
-  return message.Send();
+  if (v4) return message.Send();
+  message.header.ifa_flags = IFA_F_NODAD;  // don't look for duplicates
+  if (absl::Status s = message.Send(); !s.ok()) return s;
+  return AwaitLocalRoute(address);
 }
 
 absl::Status AddDefaultRoute(const std::string& device, bool v4) {
