@@ -195,26 +195,35 @@ ExitCode ExitCodeOf(const absl::Status& status) {
 
 std::string ErrorText(const absl::Status& status) {
   const std::string message = Printable(status.message());
-  std::string text = absl::StrCat("netstackctl: ", message, "\n");
-  for (const google::protobuf::Any& any : DetailsOf(status).details()) {
+  const google::rpc::Status details = DetailsOf(status);
+  std::string lines;
+  std::string fields;  // All bad fields, a line each.
+  int bad_fields = 0;
+  for (const google::protobuf::Any& any : details.details()) {
     google::rpc::BadRequest bad;
     google::rpc::PreconditionFailure failure;
     google::rpc::ErrorInfo info;
     if (any.UnpackTo(&bad)) {
+      bad_fields = bad.field_violations_size();
       for (const auto& violation : bad.field_violations()) {
-        AddLine(message, violation.field(), violation.description(), &text);
+        AddLine("", violation.field(), violation.description(), &fields);
+        AddLine(message, violation.field(), violation.description(), &lines);
       }
     } else if (any.UnpackTo(&failure)) {
       for (const auto& violation : failure.violations()) {
-        AddLine(message, violation.subject(), violation.description(), &text);
+        AddLine(message, violation.subject(), violation.description(), &lines);
       }
     } else if (any.UnpackTo(&info)) {
       for (const auto& [key, value] : info.metadata()) {
-        AddLine(message, key, value, &text);
+        AddLine(message, key, value, &lines);
       }
     }
   }
-  return text;
+  if (bad_fields > 1 && lines.empty()) {  // The message is all of them in one.
+    return absl::StrCat("netstackctl: ", bad_fields, " fields are refused\n",
+                        fields);
+  }
+  return absl::StrCat("netstackctl: ", message, "\n", lines);
 }
 
 std::string ErrorJson(const absl::Status& status) {
