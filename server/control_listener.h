@@ -27,11 +27,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/base/mutex.h"
 #include "server/config_convert.h"
 #include "server/control_counters.h"
 #include "server/control_socket.h"
 #include "server/event_log.h"
-#include "server/mutex.h"
 
 namespace netstack::server {
 

@@ -12,8 +12,8 @@
 #include <optional>
 #include <string>
 
+#include "core/base/mutex.h"
 #include "netstack/v1/events.pb.h"
-#include "server/mutex.h"
 
 namespace netstack::server {
 

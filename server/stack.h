@@ -26,6 +26,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/base/mutex.h"
 #include "core/engine/engine.h"
 #include "core/engine/observer.h"
 #include "core/engine/runtime.h"
@@ -34,7 +35,6 @@
 #include "server/errors.h"
 #include "server/event_log.h"
 #include "server/flow_hub.h"
-#include "server/mutex.h"
 #include "server/worker.h"
 
 namespace netstack::server {

@@ -34,10 +34,10 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "core/base/mutex.h"
 #include "server/config_convert.h"
 #include "server/control_counters.h"
 #include "server/errors.h"
-#include "server/mutex.h"
 #include "server/worker.h"
 
 namespace netstack::server {

@@ -17,7 +17,7 @@
 #include <thread>
 
 #include "absl/functional/any_invocable.h"
-#include "server/mutex.h"
+#include "core/base/mutex.h"
 
 namespace netstack::server {
 

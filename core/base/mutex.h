@@ -16,6 +16,9 @@ class ABSL_LOCKABLE Mutex {
  public:
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() { mutex_.lock(); }
   void Unlock() ABSL_UNLOCK_FUNCTION() { mutex_.unlock(); }
+  // For std::condition_variable_any only.
+  void lock() ABSL_NO_THREAD_SAFETY_ANALYSIS { mutex_.lock(); }
+  void unlock() ABSL_NO_THREAD_SAFETY_ANALYSIS { mutex_.unlock(); }
 
  private:
   std::mutex mutex_;
@@ -23,16 +26,16 @@ class ABSL_LOCKABLE Mutex {
 
 class ABSL_SCOPED_LOCKABLE MutexLock {
  public:
-  explicit MutexLock(Mutex* mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex)
+  explicit MutexLock(Mutex& mutex) ABSL_EXCLUSIVE_LOCK_FUNCTION(mutex)
       : mutex_(mutex) {
-    mutex_->Lock();
+    mutex_.Lock();
   }
-  ~MutexLock() ABSL_UNLOCK_FUNCTION() { mutex_->Unlock(); }
+  ~MutexLock() ABSL_UNLOCK_FUNCTION() { mutex_.Unlock(); }
   MutexLock(const MutexLock&) = delete;
   MutexLock& operator=(const MutexLock&) = delete;
 
  private:
-  Mutex* const mutex_;
+  Mutex& mutex_;
 };
 
 }  // namespace netstack

@@ -130,7 +130,7 @@ void Loop::Run() {
   tcp_->Shutdown(now_);
   RunPosted();
   {
-    MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     closed_ = true;
     posted_.clear();
   }
@@ -252,7 +252,7 @@ void Loop::Stop() {
 
 bool Loop::Post(absl::AnyInvocable<void(Engine&)> fn) {
   {
-    MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     if (closed_ || stop_.load(std::memory_order_acquire)) return false;
     posted_.push_back(std::move(fn));
   }
@@ -263,7 +263,7 @@ bool Loop::Post(absl::AnyInvocable<void(Engine&)> fn) {
 void Loop::RunPosted() {
   std::vector<absl::AnyInvocable<void(Engine&)>> work;
   {
-    MutexLock lock(&mutex_);
+    MutexLock lock(mutex_);
     work.swap(posted_);
   }
   for (auto& fn : work) fn(*this);

@@ -83,7 +83,7 @@ bool Runtime::Post(absl::AnyInvocable<void(Engine&)> fn) {
 }
 
 void Runtime::Stop() {
-  MutexLock lock(&state_->mutex);
+  MutexLock lock(state_->mutex);
   if (state_->stopped) return;
   state_->stopped = true;
   state_->loop->Stop();

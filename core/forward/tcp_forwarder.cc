@@ -618,12 +618,15 @@ void TcpForwarder::Progress(TcpFlow* flow, Instant now) {
   const TcpEvents events =
       parts_.engine->Finish(flow->conn, flow->key, now);
   if (!Handle(flow, events, now)) return;
-  if (flow->conn.blocked && !flow->in_blocked) {
-    flow->in_blocked = true;
-    blocked_.push_back(flow);
-  }
+  WaitForTunIfBlocked(flow);
   UpdateState(flow, now);
   if (flow->state != FlowState::kClosed) Rearm(flow);
+}
+
+void TcpForwarder::WaitForTunIfBlocked(TcpFlow* flow) {
+  if (!flow->conn.blocked || flow->in_blocked) return;
+  flow->in_blocked = true;
+  blocked_.push_back(flow);
 }
 
 void TcpForwarder::Acknowledged(TcpFlow* flow, uint32_t bytes) {
@@ -751,7 +754,9 @@ void TcpForwarder::End(TcpFlow* flow, CloseReason reason, Instant now) {
   parts_.engine->Abort(flow->conn, flow->key);
   ++stats_.closed[static_cast<size_t>(reason)];
   Tell(FlowChange::kClosed, *flow, now);
-  CloseHost(flow, reason != CloseReason::kFinished);
+  // Bytes that the remote will never get are no clean end either.
+  CloseHost(flow,
+            reason != CloseReason::kFinished || flow->up_head != nullptr);
   parts_.pool->FreeQueue(std::exchange(flow->up_head, nullptr));
   flow->up_tail = nullptr;
   flow->up_bytes = flow->up_offset = 0;
@@ -835,6 +840,7 @@ void TcpForwarder::OnTimer(TcpFlow* flow, Instant now) {
     if (!Handle(flow, parts_.engine->Tick(flow->conn, flow->key, now), now)) {
       return;
     }
+    WaitForTunIfBlocked(flow);
     UpdateState(flow, now);
     if (flow->state == FlowState::kClosed) return;
   }

@@ -134,6 +134,7 @@ class TcpForwarder {
   bool PumpDown(TcpFlow* flow, Instant now);
   uint32_t RoomDown(TcpFlow* flow) const;
   void Progress(TcpFlow* flow, Instant now);
+  void WaitForTunIfBlocked(TcpFlow* flow);
   void Acknowledged(TcpFlow* flow, uint32_t bytes);
 
   // Both.

@@ -373,24 +373,25 @@ TcpEvents TcpEngine::Input(TcpConn& c, const FlowKey& key,
   Scope scope(this, c, key, now, events);
   pbuf* p;
   std::byte* h;
-  const bool in_place =
-      segment.payload.empty() || !SeqLt(pcb->rcv_nxt, segment.seq);
-  if (segment.payload.empty()) {
-    h = rx_->syn.data();
-    p = WrapRx(h, size);
-  } else if (in_place) {
-    h = const_cast<std::byte*>(segment.payload.data()) - kTcpHeaderSize;
+  const bool nothing_to_queue =
+      segment.payload.empty() && !segment.Has(tcp_flag::kFin);
+  if (nothing_to_queue || !SeqLt(pcb->rcv_nxt, segment.seq)) {
+    h = segment.payload.empty()
+            ? rx_->syn.data()
+            : const_cast<std::byte*>(segment.payload.data()) - kTcpHeaderSize;
     p = WrapRx(h, size);
   } else {
-    // Rule 5.
+    // Rule 5: a FIN alone is queued, too.
     p = pbuf_alloc(PBUF_RAW, static_cast<u16_t>(size), PBUF_RAM);
     if (p == nullptr) {
       events.drop = DropReason::kNoMemory;
       return events;
     }
     h = static_cast<std::byte*>(p->payload);
-    std::memcpy(h + kTcpHeaderSize, segment.payload.data(),
-                segment.payload.size());
+    if (!segment.payload.empty()) {
+      std::memcpy(h + kTcpHeaderSize, segment.payload.data(),
+                  segment.payload.size());
+    }
   }
   // Rule 6. RFC 6093: urgent data is delivered in-band.
   Store16(h, segment.source_port);
@@ -415,9 +416,9 @@ TcpEvents TcpEngine::Input(TcpConn& c, const FlowKey& key,
   if (events.app_fin) {
     c.app_fin = true;
     // The answer to a FIN is mostly our own FIN, soon: the ACK waits for it
-    // like any delayed ACK.
+    // like any delayed ACK. Not in TIME_WAIT, where ours was before.
     if (segment.payload.empty() && c.ack_pending &&
-        scope.Survivor() == pcb) {
+        scope.Survivor() == pcb && pcb->state == CLOSE_WAIT) {
       c.ack_pending = false;
       tcp_set_flags(pcb, TF_ACK_DELAY);
     }
@@ -578,7 +579,9 @@ void TcpEngine::Write(TcpConn& c) {
       if (usable >= WorthSending(pcb, c.mss)) {
         n = usable < c.mss ? usable : std::min(n, usable - usable % c.mss);
       } else if (held == 0) {
-        n = std::min<uint32_t>(n, c.mss);  // starts lwIP's persist timer
+        // Starts lwIP's persist timer. No larger than lwIP's segments, which
+        // grow with the window: it asserts that its last one is not.
+        n = std::min(n, WorthSending(pcb, c.mss));
       } else {
         return;
       }
@@ -603,10 +606,11 @@ bool TcpEngine::SplitForWindow(TcpConn& c) {
   tcp_pcb* pcb = c.pcb;
   const tcp_seg* head = pcb->unsent;
   if (head == nullptr || head->len == 0) return false;
-  const uint32_t window = SendWindow(pcb);
-  const uint32_t before = SeqOf(head) - pcb->lastack;
-  if (before + head->len <= window) return false;  // not the window's fault
-  const uint32_t usable = window > before ? window - before : 0;
+  // What of the segment lies inside the window. Its start can be acknowledged
+  // already, when it is sent again.
+  const uint32_t room = pcb->lastack + SendWindow(pcb) - SeqOf(head);
+  const uint32_t usable = static_cast<int32_t>(room) > 0 ? room : 0;
+  if (head->len <= usable) return false;  // not the window's fault
   if (usable < WorthSending(pcb, c.mss)) return false;
   const uint32_t keep = usable < c.mss ? usable : usable - usable % c.mss;
   return tcp_split_unsent_seg(pcb, static_cast<u16_t>(keep)) == ERR_OK;
@@ -682,6 +686,8 @@ TcpEvents TcpEngine::Tick(TcpConn& c, const FlowKey& key, Instant now) {
     c.pcb->last_timer = timer_round_;
     tcp_fasttmr();
     ++timer_round_;
+    // lwIP forgets an ACK that was not taken.
+    if (output_blocked_) c.ack_pending = true;
     Collect(c, scope, events);
     if (events.gone) return events;
   }
@@ -690,6 +696,9 @@ TcpEvents TcpEngine::Tick(TcpConn& c, const FlowKey& key, Instant now) {
     {
       Scope scope(this, c, key, now, events);
       c.pcb->last_timer = timer_round_;
+      // A late ACK can empty the queue behind lwIP's persist timer, which
+      // lwIP then asserts.
+      if (c.pcb->unsent == nullptr) c.pcb->persist_backoff = 0;
       tcp_ticks = TicksAt(now) - 1;
       tcp_slowtmr();
       ++timer_round_;
@@ -719,7 +728,8 @@ void TcpEngine::Collect(TcpConn& c, Scope& scope, TcpEvents& events) {
 
 void TcpEngine::SetTimers(TcpConn& c, Instant now) {
   const tcp_pcb* pcb = c.pcb;
-  if ((pcb->flags & TF_ACK_DELAY) == 0) {
+  // The fast timer also sends a FIN that had no memory.
+  if ((pcb->flags & (TF_ACK_DELAY | TF_CLOSEPEND)) == 0) {
     c.ack_due = kNever;
   } else if (c.ack_due == kNever) {
     c.ack_due = now + options_.delayed_ack;
