@@ -4,6 +4,7 @@ A row's function gets a Bench and fills its report. Whatever is compared is
 measured in turns (A B C A B C ...), and a ratio is of one turn: what changes
 on the machine from minute to minute then touches both sides of it.
 """
+import contextlib
 import json
 import os
 import statistics
@@ -24,8 +25,9 @@ class Bench:
         self.world, self.report = world, report
         self.rounds = options.rounds or (2 if options.quick else 5)
         self.seconds = options.seconds or (1 if options.quick else 3)
-        self.tries = 1 if options.quick else 3
-        self.patience = 1 if options.quick else 15
+        self.patience = quiet.Patience(
+            (20 if options.quick else 600) if options.wait is None
+            else options.wait)
         self.quick, self.use_peers = options.quick, options.peers
         self.routes = {}
 
@@ -65,7 +67,7 @@ class Bench:
                 return once()
             except w.Trouble as trouble:
                 return {"error": str(trouble)}
-        result = quiet.quietly(guarded, self.tries, self.patience)
+        result = self.patience.quietly(guarded)
         self.report.raw.append({"what": what, "route": route.name, **result})
         self.world.log(f"  {what:9} {route.name:24} " + (
             result.get("error") or ", ".join(
@@ -95,10 +97,13 @@ class Bench:
             return result
         return self.measure(what, route, once)
 
-    def pingpong(self, route, what="pingpong"):
-        return self.measure(what, route, lambda: self.world.netload(
-            "pingpong", "--to", f"{route.v4}:{w.ECHO}", "--seconds",
-            self.seconds))
+    def pingpong(self, route, awake=False):
+        def once():
+            with quiet.Awake() if awake else contextlib.nullcontext():
+                return self.world.netload(
+                    "pingpong", "--to", f"{route.v4}:{w.ECHO}", "--seconds",
+                    self.seconds)
+        return self.measure("rtt awake" if awake else "rtt", route, once)
 
     def connect(self, route, clients, what):
         def once():
@@ -235,12 +240,17 @@ def latency(bench):
         for name in names:
             turns.add(name, "pp", bench.pingpong(bench.route(name)))
         for name in names:
+            turns.add(name, "awake", bench.pingpong(bench.route(name), True))
+        for name in names:
             turns.add(name, "busy", busy_pingpong(bench, bench.route(name)))
     bench.report.table(
-        "TCP ping-pong on an open connection, µs; while a download runs beside",
-        ["path", "p50", "p99", "p50 busy", "p99 busy", "download, Gbit/s"],
+        "TCP ping-pong on an open connection, µs: alone; with the cores kept "
+        "awake; beside a download",
+        ["path", "p50", "p99", "p50 awake", "p99 awake", "p50 beside",
+         "p99 beside", "download, Gbit/s"],
         [[n] + [spread(turns.values(n, what, k), 0)
-                for what in ("pp", "busy") for k in ("p50_us", "p99_us")]
+                for what in ("pp", "awake", "busy")
+                for k in ("p50_us", "p99_us")]
          + [spread(turns.values(n, "busy", "gbps"), 1)] for n in names])
     rs = turns.ratios(OFFLOAD, [NAT], "pp", "p50_us")
     bench.report.goal("P4", "ping-pong p50 / kernel NAT", "≤ 1.25",
@@ -400,7 +410,7 @@ def beside_idle_flows(bench, alone, held, count):
         for route in (alone, held):
             for what in ("up", "down"):
                 turns.add(route.name, what, bench.stream(route, what))
-            turns.add(route.name, "pp", bench.pingpong(route))
+            turns.add(route.name, "pp", bench.pingpong(route, awake=True))
     for what, key in (("up", "gbps"), ("down", "gbps"), ("pp", "p50_us")):
         rs = turns.ratios(held.name, [alone.name], what, key)
         if what == "pp":
@@ -410,7 +420,7 @@ def beside_idle_flows(bench, alone, held, count):
                           "≥ 0.95", spread(rs), rs and median(rs) >= 0.95)
 
 
-# --- P8, R4, microbenchmarks ---------------------------------------------------
+# --- P8, R4, microbenchmarks ------------------------------------------------
 
 def idle_memory(bench):
     mib = 1 << 20
@@ -442,13 +452,13 @@ def idle_memory(bench):
 
 def held_flows(bench):
     with quiet.lock():
-        quiet.wait_until_quiet(bench.patience)
+        bench.patience.wait_until_quiet()
         p = subprocess.run([bench.world.tool("hold_flows")], text=True,
                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                            check=False)
     facts = {}
     for line in p.stdout.splitlines():
-        name, _, value = line.partition("  ")
+        name, _, value = line.strip().partition("  ")
         facts[name] = value.strip()
         bench.world.log(f"  {name}: {value.strip()}")
     got = facts.get("established", "0")
@@ -473,7 +483,7 @@ def micro(bench):
                           "installed")
         return
     with quiet.lock():
-        quiet.wait_until_quiet(bench.patience)
+        bench.patience.wait_until_quiet()
         p = subprocess.run(
             [tool, "--benchmark_color=false",
              f"--benchmark_min_time={0.05 if bench.quick else 0.5}"],

@@ -70,8 +70,7 @@ class Clients {
     c.fd = OpenTcp(to_.family());
     if (!c.fd.ok()) DieWithErrno("socket");
     ++open_;
-    if (connect(c.fd.get(), to_.get(), to_.size) != 0 &&
-        errno != EINPROGRESS) {
+    if (connect(c.fd.get(), to_.get(), to_.size) != 0 && errno != EINPROGRESS) {
       return Fail(i);
     }
     Watch(EPOLL_CTL_ADD, i, EPOLLOUT);
@@ -81,8 +80,7 @@ class Clients {
     Client& c = clients_[i];
     if (!c.fd.ok()) return;
     if (!c.sent) {
-      if (ConnectError(c.fd.get()) != 0 ||
-          send(c.fd.get(), "x", 1, 0) != 1) {
+      if (ConnectError(c.fd.get()) != 0 || send(c.fd.get(), "x", 1, 0) != 1) {
         return Fail(i);
       }
       c.sent = true;

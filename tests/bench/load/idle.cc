@@ -19,9 +19,7 @@ namespace {
 class IdleConnections {
  public:
   IdleConnections(const Address& to, std::vector<Address> from)
-      : to_(to),
-        from_(std::move(from)),
-        epoll_(epoll_create1(EPOLL_CLOEXEC)) {
+      : to_(to), from_(std::move(from)), epoll_(epoll_create1(EPOLL_CLOEXEC)) {
     if (!epoll_.ok()) DieWithErrno("epoll_create1");
   }
 
@@ -62,9 +60,8 @@ class IdleConnections {
 
   size_t standing() const {
     return static_cast<size_t>(
-        std::count_if(conns_.begin(), conns_.end(), [](const Conn& c) {
-          return c.state == State::kIdle;
-        }));
+        std::count_if(conns_.begin(), conns_.end(),
+                      [](const Conn& c) { return c.state == State::kIdle; }));
   }
   size_t failed() const { return failed_; }
   Seconds took() const { return took_; }
@@ -87,8 +84,7 @@ class IdleConnections {
       const Address& from = from_[i % from_.size()];
       if (bind(c.fd.get(), from.get(), from.size) != 0) DieWithErrno("bind");
     }
-    if (connect(c.fd.get(), to_.get(), to_.size) != 0 &&
-        errno != EINPROGRESS) {
+    if (connect(c.fd.get(), to_.get(), to_.size) != 0 && errno != EINPROGRESS) {
       c.fd.Reset();
       ++failed_;
       return;
@@ -148,8 +144,9 @@ class IdleConnections {
 };
 
 void Hold(double seconds) {
-  const Time end = Clock::now() + std::chrono::milliseconds(static_cast<int64_t>(
-                                      std::max(seconds, 0.0) * 1000));
+  const Time end =
+      Clock::now() + std::chrono::milliseconds(
+                         static_cast<int64_t>(std::max(seconds, 0.0) * 1000));
   char byte;
   if (seconds < 0) {
     while (read(STDIN_FILENO, &byte, 1) > 0) {
@@ -167,10 +164,10 @@ int Idle(const Options& options) {
   std::vector<Address> from;
   std::istringstream list(options.Text("from", ""));
   for (std::string address; std::getline(list, address, ',');) {
-    from.push_back(ParseAddress(
-        (address.find(':') == std::string::npos ? address
-                                                : "[" + address + "]") +
-        ":0"));
+    from.push_back(ParseAddress((address.find(':') == std::string::npos
+                                     ? address
+                                     : "[" + address + "]") +
+                                ":0"));
   }
   const auto count = static_cast<size_t>(options.Number("count", 1000));
   const auto batch = static_cast<size_t>(options.Number("batch", 128));

@@ -42,18 +42,24 @@ int PingPong(const Options& options) {
     for (size_t sent = 0; sent < message.size();) {
       const ssize_t n =
           send(fd.get(), message.data() + sent, message.size() - sent, 0);
-      if (n > 0) sent += static_cast<size_t>(n);
-      else if (errno == EAGAIN) WaitFor(fd.get(), POLLOUT);
-      else DieWithErrno("send");
+      if (n > 0)
+        sent += static_cast<size_t>(n);
+      else if (errno == EAGAIN)
+        WaitFor(fd.get(), POLLOUT);
+      else
+        DieWithErrno("send");
     }
     for (size_t got = 0; got < message.size();) {
       // Waiting first: every round trip sleeps, as an app would.
       WaitFor(fd.get(), POLLIN);
       const ssize_t n =
           recv(fd.get(), message.data() + got, message.size() - got, 0);
-      if (n > 0) got += static_cast<size_t>(n);
-      else if (n == 0) Die("the server has closed");
-      else if (errno != EAGAIN) DieWithErrno("recv");
+      if (n > 0)
+        got += static_cast<size_t>(n);
+      else if (n == 0)
+        Die("the server has closed");
+      else if (errno != EAGAIN)
+        DieWithErrno("recv");
     }
     const Time then = now;
     now = Clock::now();
@@ -62,8 +68,8 @@ int PingPong(const Options& options) {
   JsonLine("pingpong")
       .Add(samples)
       .Add("connect_us", connected.count())
-      .Add("rate", static_cast<double>(samples.size()) /
-                       Seconds(now - start).count())
+      .Add("rate",
+           static_cast<double>(samples.size()) / Seconds(now - start).count())
       .Print();
   return 0;
 }

@@ -1,5 +1,7 @@
 #include "tests/bench/micro/core_rig.h"
 
+#include <time.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -37,6 +39,12 @@ Endpoint AppOf(uint32_t flow, bool v4) {
 }
 
 IpAddress HostOf(bool v4) { return Last(v4, 200); }
+
+Duration ThreadCpuTime() {
+  timespec t{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
+}
 
 class SilentObserver final : public Observer {
  public:
@@ -300,16 +308,18 @@ void CoreRig::HostFinishes(uint32_t flow) {
   sockets_->MakeReady(apps_[flow].fd);
 }
 
-Duration CoreRig::Turn() {
+CoreRig::Cost CoreRig::Turn() {
+  const Duration cpu = ThreadCpuTime();
   const Instant begin = std::chrono::steady_clock::now();
   loop_->Turn(begin);
-  return std::chrono::steady_clock::now() - begin;
+  const Duration wall = std::chrono::steady_clock::now() - begin;
+  return {wall, ThreadCpuTime() - cpu};
 }
 
 Duration CoreRig::Settle() {
   Duration longest{};
   do {
-    longest = std::max(longest, Turn());
+    longest = std::max(longest, Turn().wall);
   } while (Answer() != 0 || !tun_->empty() || !sockets_->idle());
   return longest;
 }

@@ -65,8 +65,14 @@ class CoreRig {
   void HostSends(uint32_t flow, uint32_t bytes);
   void HostFinishes(uint32_t flow);
 
-  // One turn of the loop, and what it took.
-  Duration Turn();
+  // What a turn took: as a clock on the wall sees it, and of the processor,
+  // which other programs on the machine do not lengthen.
+  struct Cost {
+    Duration wall{};
+    Duration cpu{};
+  };
+  // One turn of the loop.
+  Cost Turn();
   // Turns and answers until nobody has anything to say; the longest turn.
   Duration Settle();
   // Opens every flow, some at a time; the longest turn.

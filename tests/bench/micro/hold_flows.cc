@@ -2,13 +2,12 @@
 // alive, and tells what each costs in memory and how long a turn of the loop
 // can take. Sockets are scripted: no descriptor limit holds.
 #include <malloc.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
-#include <string>
-#include <unistd.h>
 #include <vector>
 
 #include "tests/bench/micro/core_rig.h"
@@ -55,6 +54,8 @@ int Run(uint32_t flows) {
   std::printf("longest turn, opening    %.3f ms\n", InMillis(opening));
   std::printf("malloced per flow        %.0f bytes\n",
               (after.malloced - before.malloced) / flows);
+  std::printf("  of it the flow record  %.0f bytes\n",
+              static_cast<double>(opened.memory.flow_records) / flows);
   std::printf("resident per flow        %.0f bytes\n",
               (after.resident - before.resident) / flows);
 
@@ -67,13 +68,14 @@ int Run(uint32_t flows) {
     for (uint32_t i = 0; i < kBatch; ++i) {
       rig.Send(random.Below(flows), 1460);
     }
-    turns.push_back(rig.Turn());
-    upload += turns.back();
+    const CoreRig::Cost cost = rig.Turn();
+    turns.push_back(cost.wall);
+    upload += cost.cpu;
     rig.Settle();
     for (uint32_t i = 0; i < kBatch; ++i) {
       rig.HostSends((round * kBatch + i) % flows, 100);
     }
-    turns.push_back(rig.Turn());
+    turns.push_back(rig.Turn().wall);
     rig.Settle();
   }
   std::printf("per packet               %.2f us\n",
