@@ -46,6 +46,8 @@ struct TcpFlow {
   // Inbound bytes that may wait for the app; grows with its speed.
   uint32_t tx_limit = 0;
   uint32_t dial_micros = 0;
+  uint32_t turn = 0;  // of `reads`, the reads of the socket in that turn
+  uint8_t reads = 0;
   uint64_t outbound_bytes = 0;
   uint64_t inbound_bytes = 0;
   uint64_t outbound_packets = 0;

@@ -50,7 +50,7 @@ namespace {
 
 // Reads of one socket per turn: an elephant yields to mice after this many
 // super-segments.
-constexpr int kReadsPerTurn = 4;
+constexpr uint8_t kReadsPerTurn = 4;
 // Received pieces smaller than this are copied out of a full-size chunk.
 constexpr uint32_t kWorthShrinking = 16 * 1024;
 // The least room worth a read while bytes are under way.
@@ -363,8 +363,11 @@ bool TcpForwarder::KeepUp(TcpFlow* flow, std::span<const Bytes> parts,
     while (!part.empty()) {
       Chunk* tail = flow->up_tail;
       if (tail == nullptr || tail->size == tail->capacity) {
+        const auto size = static_cast<uint32_t>(part.size());
+        // Large ones in the size that the pool recycles.
         Chunk* chunk = parts_.pool->Allocate(
-            std::max(static_cast<uint32_t>(part.size()), kLeastUpChunk));
+            size > kLeastRead ? std::max(size, BufferPool::kFullChunk)
+                              : std::max(size, kLeastUpChunk));
         if (chunk == nullptr) return false;
         (tail == nullptr ? flow->up_head : tail->next) = chunk;
         flow->up_tail = tail = chunk;
@@ -562,12 +565,16 @@ uint32_t TcpForwarder::RoomDown(TcpFlow* flow) const {
 // ended.
 bool TcpForwarder::PumpDown(TcpFlow* flow, Instant now) {
   if (!flow->conn.established || flow->conn.pcb == nullptr) return true;
-  for (int reads = 0; flow->readable && !flow->host_eof && flow->fd >= 0;
-       ++reads) {
-    if (reads == kReadsPerTurn) {
+  if (flow->turn != turn_) {
+    flow->turn = turn_;
+    flow->reads = 0;
+  }
+  while (flow->readable && !flow->host_eof && flow->fd >= 0) {
+    if (flow->reads == kReadsPerTurn) {
       MakeReady(flow);
       break;
     }
+    ++flow->reads;
     const uint32_t room = RoomDown(flow);
     if (room == 0) break;
     if (flow->conn.tx_bytes >= options_.buffer_floor &&
@@ -827,6 +834,7 @@ void TcpForwarder::OnTurn(Instant now) {
     if (PumpDown(flow, now)) Progress(flow, now);
   }
   working_.clear();
+  ++turn_;
   Sweep();
   gate_.Relax(now);
 }

@@ -171,6 +171,7 @@ class TcpForwarder {
   bool shutting_down_ = false;
   uint32_t with_socket_ = 0;  // flows that hold, or wait for, a descriptor
 
+  uint32_t turn_ = 1;  // counts OnTurn()
   std::vector<TcpFlow*> touched_;  // had segments in the batch at hand
   std::vector<TcpFlow*> ready_;    // had more to do than one turn allows
   std::vector<TcpFlow*> working_;  // ready_ of the turn at hand
