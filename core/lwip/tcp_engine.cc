@@ -38,7 +38,9 @@
 //  9. lwIP never sends a part of a segment. So it is given only as many bytes
 //     as the app's window takes now (Write), and when the window shrinks
 //     below a queued segment, that is split here (SplitForWindow) and not by
-//     the persist timer, which waits 1.5 s.
+//     the persist timer, which waits 1.5 s. And it is given nothing while a
+//     fast retransmission is kept from the TUN: tcp_write() would append the
+//     new bytes to that old segment.
 // 10. FIN is given to lwIP only when nothing is unsent: tcp_split_unsent_seg()
 //     and retransmission can otherwise let it overtake data.
 // 11. Chunks are freed by the first sequence number that lwIP still holds, not
@@ -113,6 +115,15 @@ uint32_t SendWindow(const tcp_pcb* pcb) {
 // worth sending while more is queued.
 uint32_t WorthSending(const tcp_pcb* pcb, uint16_t mss) {
   return std::min<uint32_t>(mss, std::max<uint32_t>(1, pcb->snd_wnd_max / 2));
+}
+
+// Whether a segment that was sent before waits in the queue of those that were
+// not: its retransmission met a full TUN or a window that has shrunk.
+bool AwaitsRetransmission(const tcp_pcb* pcb) {
+  const tcp_seg* last = pcb->unsent;
+  if (last == nullptr) return false;
+  while (last->next != nullptr) last = last->next;
+  return SeqOf(last) + TCP_TCPLEN(last) != pcb->snd_lbb;
 }
 
 bool IsBusy(const tcp_pcb* pcb) {
@@ -546,6 +557,7 @@ TcpEvents TcpEngine::Finish(TcpConn& c, const FlowKey& key, Instant now) {
     c.ack_pending = true;
   }
   if (c.ack_pending) tcp_set_flags(pcb, TF_ACK_NOW);
+  if (AwaitsRetransmission(pcb)) tcp_output(pcb);
   Write(c);
   do {
     tcp_output(pcb);
@@ -567,7 +579,8 @@ void TcpEngine::Write(TcpConn& c) {
   tcp_pcb* pcb = c.pcb;
   c.starved = false;
   if (!c.established ||
-      (pcb->state != ESTABLISHED && pcb->state != CLOSE_WAIT)) {
+      (pcb->state != ESTABLISHED && pcb->state != CLOSE_WAIT) ||
+      AwaitsRetransmission(pcb)) {
     return;
   }
   while (c.tx_next != nullptr) {
@@ -699,6 +712,7 @@ TcpEvents TcpEngine::Tick(TcpConn& c, const FlowKey& key, Instant now) {
       // A late ACK can empty the queue behind lwIP's persist timer, which
       // lwIP then asserts.
       if (c.pcb->unsent == nullptr) c.pcb->persist_backoff = 0;
+      TakeBackRetransmission(c.pcb);
       tcp_ticks = TicksAt(now) - 1;
       tcp_slowtmr();
       ++timer_round_;
@@ -710,6 +724,19 @@ TcpEvents TcpEngine::Tick(TcpConn& c, const FlowKey& key, Instant now) {
     }
   }
   return events;
+}
+
+// lwIP's retransmission timer puts what is unacknowledged in front of what is
+// unsent, which is wrong for a fast retransmission that was kept from the TUN.
+void TcpEngine::TakeBackRetransmission(tcp_pcb* pcb) {
+  if (pcb->unsent == nullptr || pcb->unacked == nullptr ||
+      !SeqLt(SeqOf(pcb->unsent), SeqOf(pcb->unacked))) {
+    return;
+  }
+  tcp_seg* seg = pcb->unsent;
+  pcb->unsent = seg->next;
+  seg->next = pcb->unacked;
+  pcb->unacked = seg;
 }
 
 // Rule 1, on the way out: who lives, what may be freed, what is due.

@@ -182,6 +182,7 @@ class TcpEngine {
   void Collect(TcpConn& c, Scope& scope, TcpEvents& events);
   void Write(TcpConn& c);
   bool SplitForWindow(TcpConn& c);
+  static void TakeBackRetransmission(tcp_pcb* pcb);
   void ReplenishWindow(TcpConn& c);
   void GrowWindow(TcpConn& c, uint32_t consumed);
   void Release(TcpConn& c);
