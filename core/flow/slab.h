@@ -53,7 +53,6 @@ class Slab {
   // The block to allocate from, or nullptr when malloc fails.
   Block* BlockWithRoom();
   bool AddBlock();
-  void ReleaseBlock(uint32_t block);
   Block* BlockOf(uint32_t index) const;
 
   std::vector<std::unique_ptr<Block>> blocks_;  // null where given back
@@ -154,7 +153,7 @@ void Slab<T>::Free(T* record) {
   if (empty_blocks_ == 0) {
     empty_blocks_ = 1;
   } else {
-    ReleaseBlock(number);
+    blocks_[number].reset();
   }
 }
 
@@ -227,12 +226,6 @@ bool Slab<T>::AddBlock() {
   with_room_.push_back(number);
   ++empty_blocks_;
   return true;
-}
-
-template <typename T>
-void Slab<T>::ReleaseBlock(uint32_t block) {
-  blocks_[block].reset();
-  while (!blocks_.empty() && blocks_.back() == nullptr) blocks_.pop_back();
 }
 
 }  // namespace netstack

@@ -20,6 +20,7 @@
 
 #include "absl/strings/string_view.h"
 #include "core/platform/linux/unique_fd.h"
+#include "core/platform/tun.h"
 #include "gtest/gtest.h"
 
 namespace netstack {
@@ -146,6 +147,16 @@ TEST_P(SocketsTest, SetsOptions) {
   EXPECT_EQ(Option<int>(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 1)
       << "zero would be the kernel's default";
   EXPECT_EQ(sockets_->SetUserTimeout(fd, Duration::max()), 0);
+  sockets_->Close(fd, false);
+}
+
+// The kernel cuts a name that is too long, and then finds a device.
+TEST_P(SocketsTest, LongDeviceNameMeansNoOtherDevice) {
+  auto tun = OpenTun({.name = "fifteen-letters"});
+  ASSERT_TRUE(tun.ok()) << tun.status();
+  const int fd = sockets_->OpenTcp(v4());
+  EXPECT_EQ(sockets_->BindToDevice(fd, "fifteen-letters"), 0);
+  EXPECT_EQ(sockets_->BindToDevice(fd, "fifteen-letters-and"), -ENODEV);
   sockets_->Close(fd, false);
 }
 

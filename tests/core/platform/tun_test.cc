@@ -5,6 +5,8 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <poll.h>
@@ -112,6 +114,18 @@ void Configure(const Family& family) {
   ASSERT_EQ(AddAddress(kName, family.app, family.v4() ? 32 : 128),
             absl::OkStatus());
   ASSERT_EQ(AddDefaultRoute(kName, family.v4()), absl::OkStatus());
+}
+
+// From the IPv4 app to its remote.
+void SendDatagram(const UniqueFd& app) {
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port = htons(7);
+  std::memcpy(&to.sin_addr, kV4.remote.v4(), 4);
+  ASSERT_EQ(sendto(app.get(), "x", 1, 0, reinterpret_cast<sockaddr*>(&to),
+                   sizeof(to)),
+            1)
+      << strerror(errno);
 }
 
 struct ReadPacket {
@@ -450,6 +464,52 @@ TEST_P(TunTcpTest, InboundPartialChecksum) {
   EXPECT_TRUE(AppReceives(1000) == Pattern(1000));
 }
 
+// Sees what the kernel makes of a packet that we write: the header that
+// PACKET_VNET_HDR gives (packet(7)) is made anew from the kernel's own record.
+class Sniffer {
+ public:
+  Sniffer() : fd_(socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL))) {
+    const int on = 1;
+    EXPECT_EQ(
+        setsockopt(fd_.get(), SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)), 0)
+        << strerror(errno);
+    sockaddr_ll address{};
+    address.sll_family = AF_PACKET;
+    address.sll_protocol = htons(ETH_P_ALL);
+    address.sll_ifindex = static_cast<int>(if_nametoindex(kName));
+    EXPECT_EQ(
+        bind(fd_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)),
+        0);
+  }
+
+  struct Header {
+    uint8_t flags;
+    uint8_t gso_type;
+    uint16_t header_length;
+    uint16_t gso_size;
+    uint16_t checksum_start;
+    uint16_t checksum_offset;
+  };
+  // Of the next packet of this size.
+  Header Next(size_t size) {
+    ByteVector packet(1 << 17);
+    Header header{};
+    for (;;) {
+      pollfd p{fd_.get(), POLLIN, 0};
+      if (poll(&p, 1, kPatience) != 1) break;
+      const ssize_t n = recv(fd_.get(), packet.data(), packet.size(), 0);
+      if (n != static_cast<ssize_t>(sizeof(header) + size)) continue;
+      std::memcpy(&header, packet.data(), sizeof(header));
+      return header;
+    }
+    ADD_FAILURE() << "no packet of " << size << " bytes";
+    return header;
+  }
+
+ private:
+  UniqueFd fd_;
+};
+
 TEST_P(TunTcpTest, InboundSuperSegment) {
   ASSERT_NO_FATAL_FAILURE(Handshake());
   const std::string sent = Pattern(40 * kMss + 7);
@@ -468,8 +528,15 @@ TEST_P(TunTcpTest, InboundSuperSegment) {
     EXPECT_EQ(tun_->Write(parts, how), -EOPNOTSUPP);
     return;
   }
+  Sniffer sniffer;
   ASSERT_EQ(tun_->Write(parts, how), 0);
   EXPECT_TRUE(AppReceives(sent.size()) == sent);
+  const Sniffer::Header seen = sniffer.Next(packet.size());
+  EXPECT_EQ(seen.gso_type, v4() ? 1 : 4);  // VIRTIO_NET_HDR_GSO_TCPV4, _TCPV6
+  EXPECT_EQ(seen.gso_size, kMss);
+  EXPECT_EQ(seen.flags, 1);  // VIRTIO_NET_HDR_F_NEEDS_CSUM
+  EXPECT_EQ(seen.checksum_start, IpSize());
+  EXPECT_EQ(seen.checksum_offset, 16);
 }
 
 TEST_P(TunTcpTest, ResetReachesTheApp) {
@@ -600,14 +667,7 @@ TEST(TunTest, AttachesToPersistentDevice) {
   ASSERT_NE(tun, nullptr);
   ASSERT_TRUE(BringUp(kName).ok());
   Configure(kV4);
-  UniqueFd app(socket(AF_INET, SOCK_DGRAM, 0));
-  sockaddr_in to{};
-  to.sin_family = AF_INET;
-  to.sin_port = htons(7);
-  std::memcpy(&to.sin_addr, kV4.remote.v4(), 4);
-  ASSERT_EQ(sendto(app.get(), "x", 1, 0, reinterpret_cast<sockaddr*>(&to),
-                   sizeof(to)),
-            1);
+  SendDatagram(UniqueFd(socket(AF_INET, SOCK_DGRAM, 0)));
   const auto packet = ReadUntil(
       *tun, [](const Packet& p) { return p.protocol == ip_protocol::kUdp; });
   ASSERT_TRUE(packet);
@@ -723,6 +783,13 @@ TEST(GivenTunTest, WithHeaders) {
       ASSERT_TRUE(tcp);
       EXPECT_TRUE(tcp->Has(tcp_flag::kRst));
       EXPECT_EQ(tcp->ack, syn.seq + 1);
+      // Offloads that somebody left on are off when they are not wanted.
+      SendDatagram(UniqueFd(socket(AF_INET, SOCK_DGRAM, 0)));
+      const auto datagram = ReadUntil(*tun, [](const Packet& p) {
+        return p.protocol == ip_protocol::kUdp;
+      });
+      ASSERT_TRUE(datagram);
+      EXPECT_EQ(datagram->checksum_trusted, offload);
     }
   }
 }
@@ -799,13 +866,7 @@ TEST(TunTest, CarriesPacketsInAnotherNamespace) {
   EXPECT_FALSE(DeviceExists(kName));
   EXPECT_EQ(tun->name(), kName);
   EXPECT_EQ(tun->mtu(), 1400u);
-  sockaddr_in to{};
-  to.sin_family = AF_INET;
-  to.sin_port = htons(7);
-  std::memcpy(&to.sin_addr, kV4.remote.v4(), 4);
-  ASSERT_EQ(sendto(app.get(), "x", 1, 0, reinterpret_cast<sockaddr*>(&to),
-                   sizeof(to)),
-            1);
+  SendDatagram(app);
   EXPECT_TRUE(ReadUntil(
       *tun, [](const Packet& p) { return p.protocol == ip_protocol::kUdp; }));
   EXPECT_EQ(WriteWhole(*tun, MakeTcpPacket(kV4)), 0);
