@@ -112,16 +112,21 @@ TEST_P(PausesTest, SmallReceiveBufferInMidFlowIsNoSlowerThanDirect) {
     EXPECT_EQ(MatchPattern(1, kBefore, rest), kSize - kBefore);
     return SecondsSince(start);
   };
-  // Side by side, the best of three: other work on the machine is no figure
-  // of ours. The floor of 0.25 s is a few delayed acknowledgements.
-  double direct = 1e9;
-  double tunnel = 1e9;
-  for (int i = 0; i < 3; ++i) {
-    direct = std::min(direct, download(family().direct));
-    tunnel = std::min(tunnel, download(family().tunnel));
+  // Side by side, the middle of five. When the buffer shrinks over bytes that
+  // are under way, Linux drops them, and a direct connection needs one
+  // retransmission timeout (0.2 s) too, mostly; so that is always allowed.
+  std::vector<double> direct_times;
+  std::vector<double> tunnel_times;
+  for (int i = 0; i < 5; ++i) {
+    direct_times.push_back(download(family().direct));
+    tunnel_times.push_back(download(family().tunnel));
   }
+  std::sort(direct_times.begin(), direct_times.end());
+  std::sort(tunnel_times.begin(), tunnel_times.end());
+  const double direct = direct_times[2];
+  const double tunnel = tunnel_times[2];
   std::printf("direct %.3f s, through the TUN %.3f s\n", direct, tunnel);
-  EXPECT_LE(tunnel, std::max(2 * direct, 0.25));
+  EXPECT_LE(tunnel, 2 * std::max(direct, 0.2));
 }
 
 // The server closes first; the app then uses its port again 50 ms later, while

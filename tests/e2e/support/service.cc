@@ -98,6 +98,9 @@ Control::Control(const std::string& socket_path)
   grpc::ChannelArguments arguments;
   // Else channels to the same address share one connection.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  // A fixed window of 64 KiB: else the library reads on for a watcher that
+  // has stopped, megabytes ahead.
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   arguments.SetMaxReceiveMessageSize(-1);
   stubs_->channel = grpc::CreateCustomChannel(
       "unix:" + socket_path, grpc::InsecureChannelCredentials(), arguments);
