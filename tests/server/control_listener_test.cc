@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "core/base/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/control_listener.h"

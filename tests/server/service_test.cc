@@ -34,7 +34,6 @@ constexpr char kTun[] = "ns-test0";
 v1::Config TestConfig() {
   v1::Config config;
   config.mutable_tun()->set_name(kTun);
-  config.mutable_control()->mutable_stall_timeout()->set_seconds(1);
   return config;
 }
 

@@ -6,8 +6,10 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "core/base/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/server/test_server.h"
@@ -23,9 +25,11 @@ v1::Config TestConfig() {
   v1::Config config;
   config.mutable_tun()->set_name("ns-watch0");
   config.mutable_control()->set_watch_queue(16);
-  *config.mutable_control()->mutable_stall_timeout() = Millis(500);
   return config;
 }
+
+// Long enough for a sanitizer that stops the world for half a second.
+constexpr int64_t kStallMs = 2000;
 
 class WatchTest : public ::testing::Test {
  protected:
@@ -39,22 +43,42 @@ class WatchTest : public ::testing::Test {
 
   // On the loop thread, as if the engine said so.
   void Say(std::function<void(Observer&)> what) {
+    MutexLock lock(mu_);
     ASSERT_TRUE(runtime_->Post(
-        [this, what = std::move(what)](Engine&) { what(*observer_); }));
+        [observer = observer_, what = std::move(what)](Engine&) {
+          what(*observer);
+        }));
   }
 
-  Runtime* runtime_ = nullptr;  // the server's
-  Observer* observer_ = nullptr;
-  std::vector<absl::Status> fail_with_;  // the next starts
+  // For the subscriptions that follow.
+  void SetStallTimeout() {
+    v1::UpdateConfigRequest request;
+    *request.mutable_config()->mutable_control()->mutable_stall_timeout() =
+        Millis(kStallMs);
+    Context context;
+    v1::UpdateConfigResponse response;
+    ASSERT_TRUE(
+        server_.netstack().UpdateConfig(&context, request, &response).ok());
+  }
+
+  void FailNextStart(const absl::Status& why) {
+    MutexLock lock(mu_);
+    fail_with_ = why;
+  }
+
+ private:
+  Mutex mu_;
+  Runtime* runtime_ ABSL_GUARDED_BY(mu_) = nullptr;  // the server's
+  Observer* observer_ ABSL_GUARDED_BY(mu_) = nullptr;
+  absl::Status fail_with_ ABSL_GUARDED_BY(mu_);
+
+ protected:
   TestServer server_{
       TestConfig(),
       [this](const Config& config,
              Observer* observer) -> absl::StatusOr<std::unique_ptr<Runtime>> {
-        if (!fail_with_.empty()) {
-          const absl::Status why = fail_with_.front();
-          fail_with_.erase(fail_with_.begin());
-          return why;
-        }
+        MutexLock lock(mu_);
+        if (!fail_with_.ok()) return std::exchange(fail_with_, {});
         auto made = Runtime::Start(config, observer);
         if (made.ok()) {
           runtime_ = made->get();
@@ -88,7 +112,7 @@ TEST_F(WatchTest, StartFailuresAreSentencesWithReasons) {
       {absl::UnknownError("odd"), StatusCode::INTERNAL, "START_FAILED"},
   };
   for (const auto& c : cases) {
-    fail_with_ = {c.why};
+    FailNextStart(c.why);
     const grpc::Status refused = server_.Start();
     EXPECT_EQ(refused.error_code(), c.code);
     EXPECT_EQ(refused.error_message(), c.why.message());
@@ -100,7 +124,7 @@ TEST_F(WatchTest, StartFailuresAreSentencesWithReasons) {
   MustStart();
   EXPECT_EQ(server_.Status().failure(), "");
   ASSERT_TRUE(server_.Stop().ok());
-  fail_with_ = {absl::UnavailableError("x")};
+  FailNextStart(absl::UnavailableError("x"));
   EXPECT_FALSE(server_.Start().ok());
   v1::StopResponse stopped;
   ASSERT_TRUE(server_.Stop(&stopped).ok());
@@ -205,6 +229,7 @@ TEST_F(WatchTest, ChangesAreFilteredButNotByState) {
 // R13 scaled: 10 watchers, one stops reading.
 TEST_F(WatchTest, AStalledWatcherIsEndedAndTheOthersGoOn) {
   constexpr int kOthers = 9, kEvents = 400;
+  SetStallTimeout();
   const std::string text(2000, 'x');  // 800 kB in all: over any window
   Context stalled_context;
   // Without probing, which widens the client's window by megabytes.
@@ -214,7 +239,10 @@ TEST_F(WatchTest, AStalledWatcherIsEndedAndTheOthersGoOn) {
       v1::NetstackService::NewStub(server_.NewChannel(args));
   auto stalled = stalled_stub->WatchEvents(&stalled_context, {});
   v1::WatchEventsResponse first;
-  ASSERT_TRUE(stalled->Read(&first));
+  do {
+    ASSERT_TRUE(stalled->Read(&first));
+  } while (!first.has_end_of_replay());
+  const uint64_t before = first.end_of_replay().sequence();
 
   std::atomic<int> ready{0}, late{0}, complete{0};
   std::vector<std::thread> others;
@@ -224,10 +252,12 @@ TEST_F(WatchTest, AStalledWatcherIsEndedAndTheOthersGoOn) {
       Context context;
       auto stream = stub->WatchEvents(&context, {});
       v1::WatchEventsResponse message;
-      if (!stream->Read(&message)) return;
+      do {
+        if (!stream->Read(&message)) return;
+      } while (!message.has_end_of_replay());
       ++ready;
       int seen = 0;
-      uint64_t expected = 1;
+      uint64_t expected = before + 1;
       while (seen < kEvents && stream->Read(&message)) {
         EXPECT_EQ(message.event().sequence(), expected++);
         const auto& t = message.event().time();
@@ -270,11 +300,14 @@ TEST_F(WatchTest, AStalledWatcherIsEndedAndTheOthersGoOn) {
 
 // A watcher that has nothing to take does not stall.
 TEST_F(WatchTest, AnIdleWatcherIsLeftAlone) {
+  SetStallTimeout();
+  v1::WatchEventsRequest request;
+  request.set_after_sequence(server_.server().events().newest());
   Context context;
-  auto stream = server_.netstack().WatchEvents(&context, {});
+  auto stream = server_.netstack().WatchEvents(&context, request);
   v1::WatchEventsResponse message;
   ASSERT_TRUE(stream->Read(&message));
-  std::this_thread::sleep_for(milliseconds(1200));  // stall_timeout is 500 ms
+  std::this_thread::sleep_for(milliseconds(kStallMs * 3 / 2));
   server_.server().events().Add(v1::EVENT_TYPE_MEMORY_PRESSURE, "x");
   EXPECT_TRUE(stream->Read(&message));
   EXPECT_TRUE(message.has_event());
