@@ -362,6 +362,12 @@ TcpEvents TcpEngine::Input(TcpConn& c, const FlowKey& key,
   ReleaseReceived();
   TcpEvents events;
   tcp_pcb* pcb = c.pcb;
+  // When the TUN filled up in the middle of a super-segment, the app has more
+  // than lwIP knows to be sent.
+  uint32_t ack = segment.ack;
+  if (c.blocked && SeqLt(pcb->snd_nxt, ack) && !SeqLt(pcb->snd_lbb, ack)) {
+    ack = pcb->snd_nxt;
+  }
   // Rule 7. SYN_RCVD checks the ACK itself and answers a wrong one with RST.
   if (!segment.Has(tcp_flag::kSyn | tcp_flag::kRst)) {
     if (!segment.Has(tcp_flag::kAck)) {
@@ -369,8 +375,8 @@ TcpEvents TcpEngine::Input(TcpConn& c, const FlowKey& key,
       return events;
     }
     if (pcb->state != SYN_RCVD &&
-        (SeqLt(pcb->snd_nxt, segment.ack) ||
-         SeqLt(segment.ack, pcb->lastack - pcb->snd_wnd_max))) {
+        (SeqLt(pcb->snd_nxt, ack) ||
+         SeqLt(ack, pcb->lastack - pcb->snd_wnd_max))) {
       events.drop = DropReason::kTcpBlindAck;
       return events;
     }
@@ -408,7 +414,7 @@ TcpEvents TcpEngine::Input(TcpConn& c, const FlowKey& key,
   Store16(h, segment.source_port);
   Store16(h + 2, segment.destination_port);
   Store32(h + 4, segment.seq);
-  Store32(h + 8, segment.ack);
+  Store32(h + 8, ack);
   Store8(h + 12, (kTcpHeaderSize / 4) << 4);
   Store8(h + 13, segment.flags & 0x1F);
   Store16(h + 14, segment.window);
