@@ -167,9 +167,8 @@ TEST(DialOutcomeOf, EveryErrorThatConnectKnows) {
 
 // Each outcome has one counter, and the counters add up to the attempts.
 TEST_P(DialerTest, CountersAddUp) {
-  for (const int error :
-       {0, ECONNREFUSED, ENETUNREACH, EHOSTUNREACH, EACCES, ETIMEDOUT, EMFILE,
-        EADDRNOTAVAIL, EIO}) {
+  for (const int error : {0, ECONNREFUSED, ENETUNREACH, EHOSTUNREACH, EACCES,
+                          ETIMEDOUT, EMFILE, EADDRNOTAVAIL, EIO}) {
     sockets.connect_result = -error;
     dialer.DialTcp(to());
   }

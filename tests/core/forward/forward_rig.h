@@ -155,9 +155,8 @@ struct Rig {
     EXPECT_EQ(stats.active, 0u);
     EXPECT_EQ(stats.half_open, 0u);
     EXPECT_EQ(stats.time_wait, 0u);
-    EXPECT_EQ(stats.opened,
-              std::accumulate(stats.closed.begin(), stats.closed.end(),
-                              uint64_t{0}));
+    EXPECT_EQ(stats.opened, std::accumulate(stats.closed.begin(),
+                                            stats.closed.end(), uint64_t{0}));
   }
   Rig(const Rig&) = delete;
   Rig& operator=(const Rig&) = delete;
@@ -258,7 +257,8 @@ class App {
   void Dialed(int error = 0) {
     socket_index = rig->sockets.all().size() - 1;
     socket().so_error = error;
-    rig->Event(socket().fd, {.token = {}, .writable = true, .error = error != 0});
+    rig->Event(socket().fd,
+               {.token = {}, .writable = true, .error = error != 0});
   }
   void Connect() {
     Syn();
@@ -293,7 +293,8 @@ class App {
   }
   void HostCloses() {
     socket().FeedEnd();
-    rig->Event(socket().fd, {.token = {}, .readable = true, .read_closed = true});
+    rig->Event(socket().fd,
+               {.token = {}, .readable = true, .read_closed = true});
     Pump();
   }
   void HostWritable(size_t room) {
@@ -366,7 +367,7 @@ class App {
   uint32_t ack = 0;
   uint16_t window = 65'535;
   ByteVector syn_options = Hex("020405B4");  // MSS 1460
-  bool silent = false;  // acknowledges nothing by itself
+  bool silent = false;                       // acknowledges nothing by itself
   size_t socket_index = 0;
 
   bool syn_ack_seen = false;

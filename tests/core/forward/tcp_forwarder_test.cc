@@ -322,8 +322,9 @@ TEST_P(Forwarder, HostSpeaksFirst) {
   app.socket_index = 0;
   app.socket().Feed("220 hello");
   app.socket().FeedEnd();
-  rig.Event(app.socket().fd,
-            {.token = {}, .readable = true, .writable = true, .read_closed = true});
+  rig.Event(
+      app.socket().fd,
+      {.token = {}, .readable = true, .writable = true, .read_closed = true});
   app.Handshake();
   EXPECT_TRUE(app.stream == "220 hello");
   EXPECT_TRUE(app.fin);
@@ -411,8 +412,8 @@ TEST_P(Forwarder, BudgetBoundsFastFlows) {
   Rig rig(s);
   std::vector<std::unique_ptr<App>> apps;
   for (int i = 0; i < 8; ++i) {
-    apps.push_back(std::make_unique<App>(
-        &rig, family(), static_cast<uint16_t>(40000 + i)));
+    apps.push_back(std::make_unique<App>(&rig, family(),
+                                         static_cast<uint16_t>(40000 + i)));
     apps.back()->syn_options = Hex("020405B4 01030307");
     apps.back()->Connect();
     apps.back()->HostSends(Pattern(3'000'000));  // grows
@@ -773,8 +774,8 @@ TEST_P(Forwarder, IdleFlowsNeedNoTurn) {
   Rig rig;
   std::vector<std::unique_ptr<App>> apps;
   for (int i = 0; i < 100; ++i) {
-    apps.push_back(std::make_unique<App>(
-        &rig, family(), static_cast<uint16_t>(1000 + i)));
+    apps.push_back(
+        std::make_unique<App>(&rig, family(), static_cast<uint16_t>(1000 + i)));
     apps.back()->Connect();
     apps.back()->Send("x");
     apps.back()->HostSends("y");
@@ -1027,8 +1028,7 @@ TEST_P(Forwarder, ChangesAreToldInOrder) {
   std::vector<FlowState> states;
   for (const auto& [change, flow] : rig.listener.changes) {
     EXPECT_EQ(flow.key.app.port, 2);
-    EXPECT_EQ(change == FlowChange::kOpened,
-              flow.state == FlowState::kDialing);
+    EXPECT_EQ(change == FlowChange::kOpened, flow.state == FlowState::kDialing);
     EXPECT_EQ(change == FlowChange::kClosed, flow.state == FlowState::kClosed);
     states.push_back(flow.state);
   }

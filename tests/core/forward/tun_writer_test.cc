@@ -167,8 +167,7 @@ class OffloadWriter : public Writer {
  protected:
   OffloadWriter() : Writer(/*offload=*/true) {}
 };
-INSTANTIATE_TEST_SUITE_P(Families, OffloadWriter,
-                         testing::Values(&kV4, &kV6),
+INSTANTIATE_TEST_SUITE_P(Families, OffloadWriter, testing::Values(&kV4, &kV6),
                          [](const auto& i) { return i.param->name; });
 
 TEST_P(OffloadWriter, SuperSegmentIsOneWrite) {

@@ -71,8 +71,7 @@ class RecordingSink final : public SegmentSink {
     s.window = Load16(&h[14]);
     s.options.assign(h.begin() + 20, h.end());
     for (const Bytes& part : segment.payload) {
-      s.payload.append(reinterpret_cast<const char*>(part.data()),
-                       part.size());
+      s.payload.append(reinterpret_cast<const char*>(part.data()), part.size());
     }
     EXPECT_EQ(s.payload.size(), segment.payload_size);
     s.mss = segment.mss;
@@ -218,8 +217,7 @@ class Peer {
 
   TcpEvents Queue(absl::string_view bytes) {
     while (!bytes.empty()) {
-      const size_t n =
-          std::min<size_t>(bytes.size(), e->tcp->ChunkSize(conn));
+      const size_t n = std::min<size_t>(bytes.size(), e->tcp->ChunkSize(conn));
       Chunk* chunk = e->pool.Allocate(static_cast<uint32_t>(n));
       std::memcpy(chunk->room().data(), bytes.data(), n);
       chunk->size = static_cast<uint32_t>(n);

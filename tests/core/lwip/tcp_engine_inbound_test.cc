@@ -371,6 +371,29 @@ TEST_P(Inbound, NothingIsLostWhenTheTunIsFull) {
   EXPECT_EQ(app.ticks, 0);
 }
 
+// The TUN took the first packets of a super-segment, so that the app
+// acknowledges what the engine still has to send.
+TEST_P(Inbound, TunThatFillsUpInMidSegment) {
+  Peer app(&e, *GetParam());
+  app.Connect();
+  const std::string all = Pattern(10'000);
+  e.sink.room = 0;
+  app.Queue(all);
+  app.stream = all.substr(0, 1400);
+  app.ack += 1400;
+  EXPECT_EQ(app.Send("up").drop, std::nullopt);
+  EXPECT_EQ(app.got, "up");
+  app.ack += 100'000;  // that, however, nobody can have seen
+  EXPECT_EQ(app.Send("evil").drop, DropReason::kTcpBlindAck);
+  app.ack -= 100'000;
+  app.seq -= 4;
+  e.sink.room = -1;
+  app.Finish();
+  app.AckAll();
+  EXPECT_TRUE(app.stream == all);
+  EXPECT_TRUE(app.Idle());
+}
+
 TEST_P(Inbound, SynAckOutlivesAFullTun) {
   Peer app(&e, *GetParam());
   e.sink.room = 0;

@@ -96,8 +96,8 @@ TEST_P(InState, AbortResetsAndFreesEverything) {
     ASSERT_EQ(sent.size(), 1u);
     EXPECT_TRUE(sent[0].Has(tcp_flag::kRst));
     // Where the app expects our next byte.
-    EXPECT_EQ(sent[0].seq, app.ack + (in(FIN_WAIT_1) || in(CLOSING) ||
-                                      in(LAST_ACK)));
+    EXPECT_EQ(sent[0].seq,
+              app.ack + (in(FIN_WAIT_1) || in(CLOSING) || in(LAST_ACK)));
   }
   ExpectNothingLeft();
   e.tcp->Abort(app.conn, app.key);  // no effect
@@ -140,8 +140,8 @@ TEST_P(InState, ResetOutsideTheWindowIsIgnored) {
 
 // Only what waits for an answer has a timer.
 TEST_P(InState, OnlyBusyStatesHaveADeadline) {
-  const bool busy = in(SYN_RCVD) || in(FIN_WAIT_1) || in(CLOSING) ||
-                    in(LAST_ACK);
+  const bool busy =
+      in(SYN_RCVD) || in(FIN_WAIT_1) || in(CLOSING) || in(LAST_ACK);
   EXPECT_EQ(app.Idle(), !busy);
 }
 
@@ -517,11 +517,11 @@ TEST_P(Life, OneAllocationInAHundredFails) {
         const uint32_t ahead = random() % 3 * 500;
         const uint32_t from = std::min<uint32_t>(known + ahead, 50'000);
         const uint32_t size = std::min<uint32_t>(500, 50'000 - from);
-        app.SegmentAt(start + from,
-                      static_cast<uint8_t>(
-                          tcp_flag::kAck |
-                          (from + size == 50'000 ? tcp_flag::kFin : 0)),
-                      up.substr(from, size));
+        app.SegmentAt(
+            start + from,
+            static_cast<uint8_t>(tcp_flag::kAck |
+                                 (from + size == 50'000 ? tcp_flag::kFin : 0)),
+            up.substr(from, size));
         app.Advance(milliseconds(random() % 50));
       }
       ASSERT_TRUE(app.fin && app.app_fin);

@@ -32,8 +32,8 @@ TEST_P(Outbound, PayloadArrivesAsSent) {
 TEST_P(Outbound, AnyDestinationIsAccepted) {
   std::vector<std::unique_ptr<Peer>> apps;
   for (uint16_t i = 0; i < 50; ++i) {
-    apps.push_back(std::make_unique<Peer>(
-        &e, *GetParam(), static_cast<uint16_t>(30000 + i)));
+    apps.push_back(std::make_unique<Peer>(&e, *GetParam(),
+                                          static_cast<uint16_t>(30000 + i)));
     apps.back()->key.remote.port = static_cast<uint16_t>(1 + i * 1300);
     if (GetParam()->v4()) {
       apps.back()->key.remote.ip =
@@ -52,8 +52,8 @@ TEST_P(Outbound, ThousandsOfFlowsInterleaved) {
   std::vector<std::string> sent(kFlows);
   std::vector<std::string> queued(kFlows);
   for (int i = 0; i < kFlows; ++i) {
-    apps.push_back(std::make_unique<Peer>(
-        &e, *GetParam(), static_cast<uint16_t>(10000 + i)));
+    apps.push_back(std::make_unique<Peer>(&e, *GetParam(),
+                                          static_cast<uint16_t>(10000 + i)));
     apps.back()->Connect();
   }
   Random random(1);
@@ -130,9 +130,9 @@ TEST_P(Outbound, OverlapsAreDeliveredOnce) {
   const uint32_t at = app.seq;
   const std::string all = Pattern(1000);
   app.SegmentAt(at, tcp_flag::kAck, all.substr(0, 300));
-  app.SegmentAt(at, tcp_flag::kAck, all.substr(0, 300));      // again
+  app.SegmentAt(at, tcp_flag::kAck, all.substr(0, 300));          // again
   app.SegmentAt(at + 100, tcp_flag::kAck, all.substr(100, 400));  // half new
-  app.SegmentAt(at + 700, tcp_flag::kAck, all.substr(700));   // ahead
+  app.SegmentAt(at + 700, tcp_flag::kAck, all.substr(700));       // ahead
   app.SegmentAt(at + 600, tcp_flag::kAck, all.substr(600, 200));
   app.SegmentAt(at + 450, tcp_flag::kAck, all.substr(450, 300));
   EXPECT_TRUE(app.got == all);
@@ -151,18 +151,18 @@ TEST_P(Outbound, AnyOrderGivesTheStream) {
       const uint32_t from = random() % 20'001;
       const uint32_t size = std::min<uint32_t>(random() % 3000, 20'000 - from);
       const bool end = from + size == 20'000;
-      app.SegmentAt(at + from,
-                    static_cast<uint8_t>(
-                        tcp_flag::kAck | (end ? tcp_flag::kFin : 0)),
-                    all.substr(from, size));
+      app.SegmentAt(
+          at + from,
+          static_cast<uint8_t>(tcp_flag::kAck | (end ? tcp_flag::kFin : 0)),
+          all.substr(from, size));
       // A sender repeats the first missing bytes sooner or later.
       if (random() % 8 == 0) {
         const auto next = static_cast<uint32_t>(app.got.size());
-        app.SegmentAt(at + next,
-                      static_cast<uint8_t>(
-                          tcp_flag::kAck |
-                          (next + 1000 >= 20'000 ? tcp_flag::kFin : 0)),
-                      all.substr(next, 1000));
+        app.SegmentAt(
+            at + next,
+            static_cast<uint8_t>(tcp_flag::kAck |
+                                 (next + 1000 >= 20'000 ? tcp_flag::kFin : 0)),
+            all.substr(next, 1000));
       }
     }
     ASSERT_TRUE(app.got == all) << "round " << round;
@@ -442,8 +442,8 @@ TEST_P(Outbound, WindowGrowsWithAFastSenderAndNeverGoesBack) {
     for (int i = 0; i < 3000; ++i) {
       // The host takes some, sometimes nothing, sometimes everything.
       app.consume = random() % 4 == 0 ? random() % 50'000 : UINT32_MAX;
-      app.Send(Pattern(std::min<uint32_t>(
-          edge - app.seq, 1 + random() % 60'000)));
+      app.Send(
+          Pattern(std::min<uint32_t>(edge - app.seq, 1 + random() % 60'000)));
       if (random() % 4 == 0) app.Consume(random() % 100'000);
       for (const Sent& s : app.TakeSent()) {
         const uint32_t next = RightEdge(s, app);
@@ -517,9 +517,9 @@ TEST_P(Outbound, SynAckTellsTheTunsMss) {
     Peer app(&mine, *GetParam());
     app.options = {};
     app.Connect();
-    EXPECT_EQ(app.syn_ack.options,
-              MssOption(static_cast<uint16_t>(
-                  std::min(mtu - headers, 65'475u))));
+    EXPECT_EQ(
+        app.syn_ack.options,
+        MssOption(static_cast<uint16_t>(std::min(mtu - headers, 65'475u))));
   }
 }
 
