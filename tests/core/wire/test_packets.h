@@ -39,7 +39,8 @@ class ExactCopy {
  public:
   explicit ExactCopy(Bytes bytes)
       : size_(bytes.size()), block_(std::make_unique<std::byte[]>(size_)) {
-    std::copy(bytes.begin(), bytes.end(), block_.get());
+    // Not std::copy: gcc 12 at -O3 sees lengths in it that cannot be.
+    for (size_t i = 0; i < size_; ++i) block_[i] = bytes[i];
   }
   MutableBytes bytes() { return {block_.get(), size_}; }
 
