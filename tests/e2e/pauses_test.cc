@@ -22,6 +22,46 @@ struct Case {
   bool offload;
 };
 
+// 90 downloads of 40-400 kB whose reader pauses 5 s after the first bytes:
+// the server's FIN is there long before the last bytes can be.
+std::string DownloadWithPause(const Family& family, uint16_t port, size_t i) {
+  const uint64_t size = 40'000 + i * 4'000 + i;
+  Tcp socket(World().app(), family.family);
+  // A third each: 8 kB, 64 kB, and the kernel's own way.
+  constexpr int kBuffers[] = {8'000, 64'000, 0};
+  if (const int buffer = kBuffers[i % 3]; buffer != 0) {
+    socket.SetOption(SOL_SOCKET, SO_RCVBUF, buffer);
+  }
+  if (socket.Connect(Address(family.tunnel, port)) != 0) {
+    return "no connection";
+  }
+  AskFor(socket, Wish::kDownload, i, size);
+  const uint64_t first = std::min<uint64_t>(size, 1 + 500 * i);
+  std::string text = Describe(socket.ReceivePattern(i, first), first);
+  if (!text.empty()) return text;
+  Pause(seconds(5));
+  std::string rest = socket.ReceiveAll();
+  const size_t good = MatchPattern(i, first, rest);
+  if (first + good == size && good == rest.size()) return "";
+  return std::to_string(first + good) + " good bytes of " +
+         std::to_string(size);
+}
+
+// Clients that say all they have to say, and read only 8 s later.
+std::string DownloadHalfClosed(const Family& family, uint16_t port, size_t i) {
+  const uint64_t size = 50'000 + i * 100'000;
+  Tcp socket(World().app(), family.family);
+  if (socket.Connect(Address(family.tunnel, port)) != 0) {
+    return "no connection";
+  }
+  AskFor(socket, Wish::kDownload, i, size);
+  socket.ShutdownWrite();
+  Pause(seconds(8));
+  std::string text = Describe(socket.ReceivePattern(i, size), size);
+  if (text.empty() && !socket.AtEnd()) text = "no clean end";
+  return text;
+}
+
 class PausesTest : public testing::TestWithParam<Case> {
  protected:
   const Family& family() const { return *GetParam().family; }
@@ -48,50 +88,12 @@ class PausesTest : public testing::TestWithParam<Case> {
   Service service_{{.offload = GetParam().offload}};
 };
 
-// 90 downloads of 40-400 kB whose reader pauses 5 s after the first bytes:
-// the server's FIN is there long before the last bytes can be.
-TEST_P(PausesTest, ReadersThatPauseGetEveryByte) {
+// Both kinds at once: what they take is their pauses.
+TEST_P(PausesTest, ClientsThatPauseGetEveryByte) {
   PatternServer server(World().srv());
-  const auto wrong = AllAtOnce(90, [&](size_t i) -> std::string {
-    const uint64_t size = 40'000 + i * 4'000 + i;
-    Tcp socket(World().app(), family().family);
-    // A third each: 8 kB, 64 kB, and the kernel's own way.
-    constexpr int kBuffers[] = {8'000, 64'000, 0};
-    if (const int buffer = kBuffers[i % 3]; buffer != 0) {
-      socket.SetOption(SOL_SOCKET, SO_RCVBUF, buffer);
-    }
-    if (socket.Connect(Address(family().tunnel, server.port())) != 0) {
-      return "no connection";
-    }
-    AskFor(socket, Wish::kDownload, i, size);
-    const uint64_t first = std::min<uint64_t>(size, 1 + 500 * i);
-    std::string text = Describe(socket.ReceivePattern(i, first), first);
-    if (!text.empty()) return text;
-    Pause(seconds(5));
-    std::string rest = socket.ReceiveAll();
-    const size_t good = MatchPattern(i, first, rest);
-    if (first + good == size && good == rest.size()) return "";
-    return std::to_string(first + good) + " good bytes of " +
-           std::to_string(size);
-  });
-  EXPECT_EQ(wrong, std::vector<std::string>{});
-}
-
-// Clients that say all they have to say, and read only 8 s later.
-TEST_P(PausesTest, HalfClosedClientsThatPauseGetEveryByte) {
-  PatternServer server(World().srv());
-  const auto wrong = AllAtOnce(30, [&](size_t i) -> std::string {
-    const uint64_t size = 50'000 + i * 100'000;
-    Tcp socket(World().app(), family().family);
-    if (socket.Connect(Address(family().tunnel, server.port())) != 0) {
-      return "no connection";
-    }
-    AskFor(socket, Wish::kDownload, i, size);
-    socket.ShutdownWrite();
-    Pause(seconds(8));
-    std::string text = Describe(socket.ReceivePattern(i, size), size);
-    if (text.empty() && !socket.AtEnd()) text = "no clean end";
-    return text;
+  const auto wrong = AllAtOnce(120, [&](size_t i) {
+    return i < 90 ? DownloadWithPause(family(), server.port(), i)
+                  : DownloadHalfClosed(family(), server.port(), i - 90);
   });
   EXPECT_EQ(wrong, std::vector<std::string>{});
 }
