@@ -10,7 +10,8 @@ namespace {
 
 LwipHeapStats g_stats;
 uint32_t g_fault_one_in = 0;
-uint32_t g_fault_state = 2463534242u;
+constexpr uint32_t kFaultSeed = 2463534242u;
+uint32_t g_fault_state = kFaultSeed;
 
 bool Fault() {
   if (g_fault_one_in == 0) return false;
@@ -25,7 +26,10 @@ bool Fault() {
 
 LwipHeapStats GetLwipHeapStats() { return g_stats; }
 
-void SetLwipAllocationFaults(uint32_t one_in) { g_fault_one_in = one_in; }
+void SetLwipAllocationFaults(uint32_t one_in) {
+  g_fault_one_in = one_in;
+  g_fault_state = kFaultSeed;
+}
 
 }  // namespace netstack
 

@@ -12,8 +12,8 @@ struct LwipHeapStats {
 };
 LwipHeapStats GetLwipHeapStats();
 
-// For tests: about one allocation in `one_in` fails, by a fixed pseudo-random
-// sequence; 0 is none, the default.
+// For tests: about one allocation in `one_in` fails from now on, by a
+// pseudo-random sequence that is the same each time; 0 is none, the default.
 void SetLwipAllocationFaults(uint32_t one_in);
 
 }  // namespace netstack

@@ -49,7 +49,7 @@
 // 12. tcp_close() is never called (it resets whenever the window is not at its
 //     maximum): only tcp_shutdown(0, 1) and tcp_abort().
 // 13. Timers run per flow and only while it is busy. lwIP's round counter is
-//     static: timer_round_ counts along, so that a flow is never skipped.
+//     static: g_timer_round counts along, so that a flow is never skipped.
 //     FIN_WAIT_2, idle flows and TIME_WAIT belong to the forwarder's wheel.
 // 14. The receive window starts small and grows here; it never moves its right
 //     edge back. lwIP's own announcement rule compares with pcb->mss, which is
@@ -81,6 +81,8 @@ constexpr tcpwnd_size_t kOpenCongestionWindow = TCP_SND_BUF;
 TcpEngine* g_engine = nullptr;
 // The listener lives as long as the process, as lwIP's state does.
 tcp_pcb* g_listener = nullptr;
+// lwIP's static round counter, which we can only count along with.
+uint8_t g_timer_round = 0;
 
 uint32_t TicksAt(Instant now) {
   // Never 0, which lwIP takes for "no round-trip measurement runs".
@@ -131,7 +133,7 @@ bool IsBusy(const tcp_pcb* pcb) {
       pcb->ooseq != nullptr) {
     return true;
   }
-  if ((pcb->flags & (TF_CLOSEPEND | TF_NAGLEMEMERR)) != 0) return true;
+  if ((pcb->flags & TF_NAGLEMEMERR) != 0) return true;
   switch (pcb->state) {
     case SYN_RCVD:
     case FIN_WAIT_1:
@@ -573,6 +575,13 @@ TcpEvents TcpEngine::Finish(TcpConn& c, const FlowKey& key, Instant now) {
       pcb->unsent == nullptr &&
       (pcb->state == ESTABLISHED || pcb->state == CLOSE_WAIT)) {
     c.fin_queued = tcp_shutdown(pcb, 0, 1) == ERR_OK;
+    if ((pcb->flags & TF_CLOSEPEND) != 0) {
+      // Without memory lwIP would try again by itself, and put the FIN on
+      // whatever is unsent then.
+      tcp_clear_flags(pcb, TF_CLOSEPEND);
+      c.fin_queued = false;
+      c.starved = true;
+    }
   }
   c.ack_pending = false;
   Collect(c, scope, events);
@@ -702,9 +711,9 @@ TcpEvents TcpEngine::Tick(TcpConn& c, const FlowKey& key, Instant now) {
   if (now >= c.ack_due) {
     c.ack_due = kNever;
     Scope scope(this, c, key, now, events);
-    c.pcb->last_timer = timer_round_;
+    c.pcb->last_timer = g_timer_round;
     tcp_fasttmr();
-    ++timer_round_;
+    ++g_timer_round;
     // lwIP forgets an ACK that was not taken.
     if (output_blocked_) c.ack_pending = true;
     Collect(c, scope, events);
@@ -714,17 +723,18 @@ TcpEvents TcpEngine::Tick(TcpConn& c, const FlowKey& key, Instant now) {
     c.slow_due = kNever;
     {
       Scope scope(this, c, key, now, events);
-      c.pcb->last_timer = timer_round_;
+      c.pcb->last_timer = g_timer_round;
       // A late ACK can empty the queue behind lwIP's persist timer, which
       // lwIP then asserts.
       if (c.pcb->unsent == nullptr) c.pcb->persist_backoff = 0;
       TakeBackRetransmission(c.pcb);
       tcp_ticks = TicksAt(now) - 1;
       tcp_slowtmr();
-      ++timer_round_;
+      ++g_timer_round;
       Collect(c, scope, events);
     }
-    if (!events.gone && c.starved) {
+    // What is to be sent again may have to be split first.
+    if (!events.gone && (c.starved || c.pcb->unsent != nullptr)) {
       const TcpEvents more = Finish(c, key, now);
       events.gone = more.gone;
     }
@@ -761,8 +771,7 @@ void TcpEngine::Collect(TcpConn& c, Scope& scope, TcpEvents& events) {
 
 void TcpEngine::SetTimers(TcpConn& c, Instant now) {
   const tcp_pcb* pcb = c.pcb;
-  // The fast timer also sends a FIN that had no memory.
-  if ((pcb->flags & (TF_ACK_DELAY | TF_CLOSEPEND)) == 0) {
+  if ((pcb->flags & TF_ACK_DELAY) == 0) {
     c.ack_due = kNever;
   } else if (c.ack_due == kNever) {
     c.ack_due = now + options_.delayed_ack;

@@ -215,9 +215,6 @@ class TcpEngine {
   bool output_blocked_ = false;
   bool poisoned_ = false;
 
-  // lwIP's static round counter, which we can only count along with.
-  uint8_t timer_round_ = 0;
-
   struct pbuf* received_chain_ = nullptr;  // owned until Consumed()
   std::vector<Bytes> received_;
   std::vector<Bytes> output_parts_;

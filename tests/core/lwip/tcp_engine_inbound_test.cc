@@ -144,7 +144,8 @@ TEST_P(Inbound, NothingStallsWhenTheWindowShrinksInMidSegment) {
   app.window = 8000;
   app.Segment(tcp_flag::kAck);
   app.TakeSent();
-  app.Advance(seconds(4));  // the retransmission
+  app.Advance(seconds(2));  // the retransmission, at once as large as it may be
+  EXPECT_GE(PayloadOf(e.sink.sent[app.key.app.port]), 1460u + 4 * 1460);
   app.ticks = 0;
   Drain(app);
   EXPECT_TRUE(app.stream == all);
@@ -196,6 +197,28 @@ TEST_P(Inbound, ClosedWindowIsProbedAndOpens) {
   EXPECT_TRUE(app.Idle());
 }
 
+// The window closes over what is lost, so that the probing of lwIP begins; then
+// it was not lost after all. lwIP asserts that it probes for something.
+TEST_P(Inbound, LateAckEndsTheProbing) {
+  Peer app(&e, *GetParam());
+  app.options.window_scale = {};
+  app.Connect();
+  app.Queue(Pattern(2000));
+  app.window = 0;
+  app.Send("x");
+  app.Send("y");
+  app.Advance(seconds(2));  // the retransmission does not fit
+  ASSERT_NE(app.conn.pcb->persist_backoff, 0);
+  // Something else keeps the flow's timer going.
+  app.SegmentAt(app.seq + 100, tcp_flag::kAck, "ahead");
+  app.TakeAll();
+  app.ack = app.syn_ack.seq + 1 + 2000;
+  app.Segment(tcp_flag::kAck);
+  app.Advance(seconds(30));
+  EXPECT_TRUE(app.Idle());
+  EXPECT_EQ(app.acknowledged, 2000u);
+}
+
 // The SYN's window is closed, and opens little by little: lwIP derives its
 // segment size from the largest window ever.
 TEST_P(Inbound, WindowOpensFromNothing) {
@@ -218,6 +241,24 @@ TEST_P(Inbound, WindowOpensFromNothing) {
   }
   EXPECT_TRUE(app.stream == all);
   EXPECT_EQ(e.tcp->counters().asserts, 0u);
+}
+
+// lwIP asserts that its last segment is no larger than those it would make.
+TEST_P(Inbound, WindowOpensWhileTheTunIsFull) {
+  Peer app(&e, *GetParam());
+  app.window = 0;
+  app.options.window_scale = {};
+  app.Connect();
+  const std::string all = Pattern(6000);
+  app.Queue(all.substr(0, 3000));
+  e.sink.room = 0;
+  app.window = 2000;
+  app.Segment(tcp_flag::kAck);
+  app.Queue(all.substr(3000));
+  e.sink.room = -1;
+  app.Finish();
+  Drain(app);
+  EXPECT_TRUE(app.stream == all);
 }
 
 // --- FIN: rule 10 ---
@@ -280,6 +321,36 @@ TEST_P(Inbound, FinComesBehindLostSegments) {
   EXPECT_TRUE(app.stream == all);
 }
 
+// lwIP puts a FIN on its last unsent segment: an old one, when that waits to
+// be sent again.
+TEST_P(Inbound, FinNeverOvertakesARetransmission) {
+  for (const bool without_memory : {false, true}) {
+    Peer app(&e, *GetParam());
+    app.Connect();
+    const std::string all = Pattern(50'000);
+    app.Queue(all.substr(0, 20'000));
+    app.Queue(all.substr(20'000));
+    app.TakeSent();  // lost
+    if (without_memory) {
+      SetLwipAllocationFaults(1);
+      app.Shutdown();
+      SetLwipAllocationFaults(0);
+    }
+    e.sink.room = 0;
+    for (int i = 0; i < 3; ++i) app.Segment(tcp_flag::kAck);
+    app.Shutdown();
+    app.Advance(milliseconds(100));
+    e.sink.room = -1;
+    app.Finish();
+    for (int i = 0; i < 10 && !app.fin; ++i) {
+      app.AckAll();
+      app.Advance(seconds(1));
+    }
+    EXPECT_TRUE(app.fin);
+    EXPECT_TRUE(app.stream == all);
+  }
+}
+
 // --- lost segments, and memory: rules 11 and 13 ---
 
 // A super-segment is retransmitted whole, its acknowledged part too, so that
@@ -288,7 +359,11 @@ TEST_P(Inbound, ChunksStayUntilLwipHasNoUseForThem) {
   Peer app(&e, *GetParam());
   app.Connect();
   const std::string all = Pattern(60'000);
-  app.Queue(all);
+  // Three chunks that become one segment.
+  e.sink.room = 0;
+  for (size_t i = 0; i < 3; ++i) app.Queue(all.substr(i * 20'000, 20'000));
+  e.sink.room = -1;
+  app.Finish();
   const std::vector<Sent> sent = app.TakeSent();
   ASSERT_EQ(sent.size(), 1u);
   app.ack += 30'000;

@@ -352,6 +352,26 @@ TEST(EngineLife, StartStopStartWorks) {
   EXPECT_EQ(GetLwipHeapStats().live, live);
 }
 
+// lwIP counts the rounds of its timers for the process: every engine's have to
+// take part.
+TEST(EngineLife, TimersOfALaterEngineSkipNobody) {
+  for (int round = 0; round < 3; ++round) {
+    Engine e;
+    Peer app(&e);
+    app.Connect();
+    for (int i = 0; i < 300; ++i) {
+      app.Send("x");
+      app.Advance(milliseconds(40));
+      ASSERT_EQ(app.TakeSent().size(), 1u) << "round " << round << ", " << i;
+    }
+    for (int i = 0; i < 7; ++i) {  // another place of the counter
+      app.Send("x");
+      app.Advance(milliseconds(40));
+      app.TakeSent();
+    }
+  }
+}
+
 // --- initial sequence numbers: C7, RFC 6528 ---
 
 uint32_t IsnOf(Engine& e, uint16_t port, const Family& family = kV4) {

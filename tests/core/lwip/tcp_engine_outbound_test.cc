@@ -138,6 +138,18 @@ TEST_P(Outbound, OverlapsAreDeliveredOnce) {
   EXPECT_TRUE(app.got == all);
 }
 
+// What never becomes whole is dropped in time: it will be sent again.
+TEST_P(Outbound, HolesDoNotKeepMemoryForever) {
+  Peer app(&e, *GetParam());
+  app.Connect();
+  const uint64_t live = GetLwipHeapStats().live;
+  app.SegmentAt(app.seq + 100, tcp_flag::kAck, Pattern(1000));
+  EXPECT_GT(GetLwipHeapStats().live, live);
+  app.Advance(seconds(60));
+  EXPECT_EQ(GetLwipHeapStats().live, live);
+  EXPECT_TRUE(app.Idle());
+}
+
 // Every order of random pieces with random overlaps gives the stream.
 TEST_P(Outbound, AnyOrderGivesTheStream) {
   Random random(2);
@@ -297,6 +309,16 @@ TEST_P(Outbound, OneAckPerCallAtMost) {
   Peer app(&e, *GetParam());
   app.Connect();
   app.Send(Pattern(44 * 1460));  // a super-segment, far beyond two segments
+  const std::vector<Sent> sent = app.TakeSent();
+  ASSERT_EQ(sent.size(), 1u);
+  EXPECT_EQ(sent[0].ack, app.seq);
+}
+
+// RFC 9293, 3.8.6.3; lwIP takes a super-segment for one.
+TEST_P(Outbound, TwoSegmentsInOneAreAckedAtOnce) {
+  Peer app(&e, *GetParam());
+  app.Connect();
+  app.Send(Pattern(2 * 1460));
   const std::vector<Sent> sent = app.TakeSent();
   ASSERT_EQ(sent.size(), 1u);
   EXPECT_EQ(sent[0].ack, app.seq);
