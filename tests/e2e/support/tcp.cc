@@ -168,6 +168,9 @@ std::string Tcp::ReceiveAll() {
   std::vector<char> buffer(kPiece);
   for (;;) {
     const ssize_t n = ReceiveSome(buffer);
+    // A stream that does not end must not pass for one that did.
+    EXPECT_GE(n, 0) << "no clean end after " << text.size()
+                    << " bytes: " << std::strerror(static_cast<int>(-n));
     if (n <= 0) return text;
     text.append(buffer.data(), static_cast<size_t>(n));
   }

@@ -69,7 +69,7 @@ class Tcp {
   std::string Receive(size_t size);
   // What is there within the patience: bytes, 0 at the end, or -errno.
   ssize_t ReceiveSome(std::span<char> into);
-  // Up to the end of the stream.
+  // Up to the end of the stream; anything else is the test's failure.
   std::string ReceiveAll();
 
   Transfer SendPattern(uint64_t seed, uint64_t size);
