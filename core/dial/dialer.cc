@@ -41,19 +41,40 @@ DialOutcome DialOutcomeOf(int error) {
 Dialer::Dialer(Sockets* sockets, const Options& options)
     : sockets_(sockets), options_(options) {}
 
-Dial Dialer::DialTcp(const Endpoint& to) {
-  ++stats_.attempts;
-  if (in_use_ >= options_.max_sockets) {
-    return {Count(DialOutcome::kNoDescriptor), -1};
-  }
-  const int fd = sockets_->OpenTcp(to.ip.IsV4());
-  if (fd < 0) return {Count(DialOutcomeOf(-fd)), -1};
+Dial Dialer::OpenProtected(SocketKind kind, bool v4) {
+  if (in_use_ >= options_.max_sockets) return {DialOutcome::kNoDescriptor, -1};
+  const int fd = sockets_->Open(kind, v4);
+  if (fd < 0) return {DialOutcomeOf(-fd), -1};
   ++in_use_;
   for (const auto& protector : protectors_) {
     if (protector->Protect(fd) == 0) continue;
     Close(fd, false);
-    return {Count(DialOutcome::kProtectFailed), -1};
+    return {DialOutcome::kProtectFailed, -1};
   }
+  return {DialOutcome::kConnected, fd};
+}
+
+Dial Dialer::Open(SocketKind kind, bool v4) {
+  ++stats_.attempts;
+  const Dial dial = OpenProtected(kind, v4);
+  return {Count(dial.outcome), dial.fd};
+}
+
+Dial Dialer::DialUdp(const Endpoint& to) {
+  ++stats_.attempts;
+  const Dial dial = OpenProtected(SocketKind::kUdp, to.ip.IsV4());
+  if (dial.fd < 0) return {Count(dial.outcome), -1};
+  const DialOutcome outcome = DialOutcomeOf(-sockets_->Connect(dial.fd, to));
+  if (outcome == DialOutcome::kConnected) return {Count(outcome), dial.fd};
+  Close(dial.fd, false);
+  return {Count(outcome), -1};
+}
+
+Dial Dialer::DialTcp(const Endpoint& to) {
+  ++stats_.attempts;
+  const Dial open = OpenProtected(SocketKind::kTcp, to.ip.IsV4());
+  if (open.fd < 0) return {Count(open.outcome), -1};
+  const int fd = open.fd;
   if (options_.user_timeout > Duration::zero()) {
     // A wish of the operator's; the flow works without it.
     (void)sockets_->SetUserTimeout(fd, options_.user_timeout);

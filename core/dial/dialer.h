@@ -55,6 +55,13 @@ class Dialer {
 
   // Opens, protects, connects without waiting.
   Dial DialTcp(const Endpoint& to);
+  // The same for a datagram socket that talks to one remote only; such a
+  // connect() is done at once.
+  Dial DialUdp(const Endpoint& to);
+  // A protected socket that is not connected (an unconnected UDP socket, a
+  // ping socket, one that a library connects by itself): kConnected with its
+  // descriptor, or what went wrong.
+  Dial Open(SocketKind kind, bool v4);
   // What the socket says once it is writable or in error. Counts the result;
   // to be called once per kInProgress. Does not close.
   DialOutcome FinishDial(int fd);
@@ -69,6 +76,7 @@ class Dialer {
 
  private:
   DialOutcome Count(DialOutcome outcome);
+  Dial OpenProtected(SocketKind kind, bool v4);
 
   Sockets* const sockets_;
   Options options_;

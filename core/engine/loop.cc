@@ -1,6 +1,7 @@
 #include "core/engine/loop.h"
 
 #include <algorithm>
+#include <iterator>
 #include <system_error>
 #include <utility>
 
@@ -83,6 +84,7 @@ Loop::Loop(const Config& config, Platform platform, Observer* observer)
       started_(platform_.clock->Now()),
       now_(started_),
       pool_(config.limits.memory_budget),
+      slots_(0),
       writer_(platform_.tun.get(), &tun_stats_, &drops_),
       dialer_(platform_.sockets.get(), Dialer::Options{}),
       icmp_(&writer_, &drops_, config.limits.icmp_errors_per_second,
@@ -99,6 +101,7 @@ absl::Status Loop::Init(const Secrets& secrets) {
   TcpForwarder::Parts parts;
   parts.engine = tcp_engine_.get();
   parts.pool = &pool_;
+  parts.slots = &slots_;
   parts.dialer = &dialer_;
   parts.poller = platform_.poller.get();
   parts.writer = &writer_;
@@ -107,6 +110,7 @@ absl::Status Loop::Init(const Secrets& secrets) {
   parts.listener = this;
   tcp_ = std::make_unique<TcpForwarder>(parts, ForwarderOptions(),
                                         secrets.hash, now_);
+  flow_sources_ = {tcp_.get()};
   dispatcher_ =
       std::make_unique<Dispatcher>(config_.tun.prefixes, tcp_.get(), &icmp_,
                                    &tun_stats_, &drops_);
@@ -144,6 +148,7 @@ void Loop::Release() {
   tcp_->Shutdown(now_);
   reader_.reset();
   dispatcher_.reset();
+  flow_sources_.clear();
   tcp_.reset();
   tcp_engine_.reset();
   platform_.tun.reset();
@@ -170,6 +175,11 @@ void Loop::Turn(Instant deadline) {
       case PollToken::Kind::kTcpFlow:
         tcp_->OnSocket(events_[i], now_);
         break;
+      case PollToken::Kind::kUdp:
+      case PollToken::Kind::kEcho:
+      case PollToken::Kind::kDns:
+      case PollToken::Kind::kProtect:
+        break;  // nobody opens such sockets yet
     }
   }
   if (tun_more_) ReadTun();
@@ -287,7 +297,6 @@ TcpForwarder::Options Loop::ForwarderOptions() const {
   o.time_wait = config_.tcp.time_wait;
   o.buffer_floor = config_.tcp.buffer_floor;
   o.buffer_max = config_.tcp.buffer_max;
-  o.max_flows = FlowLimit();
   o.gate.max_half_open = config_.tcp.max_half_open;
   o.gate.max_per_destination = config_.tcp.max_half_open_per_destination;
   return o;
@@ -322,6 +331,7 @@ void Loop::ApplyConfig(const Config& config) {
   config_ = config;
   config_.tun = tun;  // restart only
   pool_.set_budget(config_.limits.memory_budget);
+  slots_.set_limit(FlowLimit());
   icmp_.Configure(config_.limits.icmp_errors_per_second,
                   config_.limits.icmp_error_burst);
   Dialer::Options dial;
@@ -365,14 +375,32 @@ Stats Loop::GetStats() const {
 
 std::vector<FlowInfo> Loop::ListFlows(const FlowFilter& filter,
                                       uint64_t after_id, size_t limit) const {
-  return tcp_->List(filter, after_id, limit, now_);
+  std::vector<FlowInfo> infos;
+  for (const FlowSource* source : flow_sources_) {
+    std::vector<FlowInfo> more = source->List(filter, after_id, limit, now_);
+    std::vector<FlowInfo> merged;
+    merged.reserve(infos.size() + more.size());
+    std::merge(std::make_move_iterator(infos.begin()),
+               std::make_move_iterator(infos.end()),
+               std::make_move_iterator(more.begin()),
+               std::make_move_iterator(more.end()),
+               std::back_inserter(merged),
+               [](const FlowInfo& a, const FlowInfo& b) { return a.id < b.id; });
+    infos = std::move(merged);
+    if (infos.size() > limit) infos.resize(limit);
+  }
+  return infos;
 }
 
 size_t Loop::CloseFlows(const FlowFilter& filter) {
-  return tcp_->Close(filter, now_);
+  size_t closed = 0;
+  for (FlowSource* source : flow_sources_) closed += source->Close(filter, now_);
+  return closed;
 }
 
-void Loop::SetFlowChanges(bool wanted) { tcp_->SetFlowChanges(wanted); }
+void Loop::SetFlowChanges(bool wanted) {
+  for (FlowSource* source : flow_sources_) source->SetFlowChanges(wanted);
+}
 
 // --- ForwardListener --------------------------------------------------------
 

@@ -19,6 +19,8 @@
 #include "core/engine/observer.h"
 #include "core/engine/tun_reader.h"
 #include "core/flow/buffer_pool.h"
+#include "core/flow/flow_slots.h"
+#include "core/flow/flow_source.h"
 #include "core/forward/forward_listener.h"
 #include "core/forward/icmp_responder.h"
 #include "core/forward/tcp_forwarder.h"
@@ -107,6 +109,7 @@ class Loop final : public Engine, public ForwardListener {
   LoopStats loop_stats_;
   // In the order of construction: each uses those above it.
   BufferPool pool_;
+  FlowSlots slots_;
   TunWriter writer_;
   Dialer dialer_;
   IcmpResponder icmp_;
@@ -114,6 +117,7 @@ class Loop final : public Engine, public ForwardListener {
   std::unique_ptr<TcpForwarder> tcp_;
   std::unique_ptr<Dispatcher> dispatcher_;
   std::unique_ptr<TunReader> reader_;
+  std::vector<FlowSource*> flow_sources_;  // forwarders above
 
   bool tun_more_ = false;       // the last batch was full
   bool tun_watched_for_write_ = false;

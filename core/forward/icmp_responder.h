@@ -12,6 +12,16 @@
 
 namespace netstack {
 
+// What to tell an app about a packet of its own.
+struct IcmpAnswer {
+  IcmpError error = IcmpError::kNetUnreachable;
+  // Who met the error, of the packet's family; unspecified: the packet's
+  // destination, since we have no address of our own on the TUN, and every
+  // stack accepts it.
+  IpAddress from{};
+  uint32_t mtu = 0;  // of kPacketTooBig
+};
+
 class IcmpResponder {
  public:
   // Both outlive the responder.
@@ -23,10 +33,11 @@ class IcmpResponder {
     limiter_.Configure(per_second, burst);
   }
 
-  // Tells the app that `original` met `error`. Sent from the original's
-  // destination: we have no address of our own on the TUN, and every stack
-  // accepts it. True when it was sent.
-  bool Answer(IcmpError error, const Packet& original, Instant now);
+  // True when it was sent.
+  bool Answer(const IcmpAnswer& answer, const Packet& original, Instant now);
+  bool Answer(IcmpError error, const Packet& original, Instant now) {
+    return Answer(IcmpAnswer{error, {}, 0}, original, now);
+  }
 
   uint64_t sent() const { return sent_; }
 

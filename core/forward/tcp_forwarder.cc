@@ -42,6 +42,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/flow/flow_id.h"
 #include "core/wire/headers.h"
 #include "core/wire/icmp_error.h"
 
@@ -190,28 +191,29 @@ void TcpForwarder::Open(const Packet& packet, const TcpSegment& segment,
     }
     return;
   }
-  if (with_socket_ >= options_.max_flows) {
+  if (!parts_.slots->Take()) {
     Drop(DropReason::kFlowTableFull);
     parts_.listener->OnPressure(Pressure::kFlowLimit);
     return AnswerReset(key, segment);
   }
   TcpFlow* flow = slab_.Allocate();
-  if (flow == nullptr) return Drop(DropReason::kNoMemory);
+  if (flow == nullptr) {
+    parts_.slots->Give();
+    return Drop(DropReason::kNoMemory);
+  }
   flow->key = key;
   if (!KeepSyn(flow, packet, segment)) {
+    parts_.slots->Give();
     slab_.Free(flow);
     return;
   }
-  // Ids ascend through all stacks of the process.
-  static uint64_t next_id = 1;
-  flow->id = next_id++;
+  flow->id = NextFlowId();
   flow->opened = flow->last_active = now;
   flow->outbound_packets = 1;
   flow->tx_limit = options_.buffer_floor;
   flow->half_open = true;
   gate_.Opened(key.remote);
   flow->has_slot = true;
-  ++with_socket_;
   table_.insert(flow->index);
   ++stats_.opened;
   Tell(FlowChange::kOpened, *flow, now);
@@ -742,7 +744,7 @@ void TcpForwarder::CloseHost(TcpFlow* flow, bool reset) {
   }
   if (flow->has_slot) {
     flow->has_slot = false;
-    --with_socket_;
+    parts_.slots->Give();
   }
 }
 

@@ -17,6 +17,8 @@
 #include "core/dial/dialer.h"
 #include "core/flow/buffer_pool.h"
 #include "core/flow/flow_info.h"
+#include "core/flow/flow_slots.h"
+#include "core/flow/flow_source.h"
 #include "core/flow/slab.h"
 #include "core/flow/stats.h"
 #include "core/flow/timer_wheel.h"
@@ -31,7 +33,7 @@
 
 namespace netstack {
 
-class TcpForwarder {
+class TcpForwarder final : public FlowSource {
  public:
   struct Options {
     Duration dial_timeout = std::chrono::seconds(30);
@@ -40,7 +42,6 @@ class TcpForwarder {
     Duration time_wait = std::chrono::seconds(10);
     uint32_t buffer_floor = 64 * 1024;
     uint32_t buffer_max = 1024 * 1024;
-    uint32_t max_flows = 1024;  // with a socket; TIME_WAIT has none
     SynGate::Options gate;
   };
   // Cleanly closed flows remembered at once; beyond, the oldest goes.
@@ -50,6 +51,7 @@ class TcpForwarder {
   struct Parts {
     TcpEngine* engine = nullptr;
     BufferPool* pool = nullptr;
+    FlowSlots* slots = nullptr;  // flows in TIME_WAIT hold none
     Dialer* dialer = nullptr;
     Poller* poller = nullptr;
     TunWriter* writer = nullptr;
@@ -61,7 +63,7 @@ class TcpForwarder {
   // `hash_key`: fresh random bits, so that no app can aim at the flow table.
   TcpForwarder(const Parts& parts, const Options& options,
                const SipHashKey& hash_key, Instant now);
-  ~TcpForwarder();  // after Shutdown()
+  ~TcpForwarder() override;  // after Shutdown()
   TcpForwarder(const TcpForwarder&) = delete;
   TcpForwarder& operator=(const TcpForwarder&) = delete;
 
@@ -84,10 +86,10 @@ class TcpForwarder {
   // Resets every flow on both sides. Nothing may follow.
   void Shutdown(Instant now);
 
-  void SetFlowChanges(bool wanted) { flow_changes_ = wanted; }
+  void SetFlowChanges(bool wanted) override { flow_changes_ = wanted; }
   std::vector<FlowInfo> List(const FlowFilter& filter, uint64_t after_id,
-                             size_t limit, Instant now) const;
-  size_t Close(const FlowFilter& filter, Instant now);
+                             size_t limit, Instant now) const override;
+  size_t Close(const FlowFilter& filter, Instant now) override;
   TcpStats stats() const;
   size_t record_memory() const;
   // Times that a flow waited for the memory budget.
@@ -169,7 +171,6 @@ class TcpForwarder {
   uint64_t memory_waits_ = 0;
   bool flow_changes_ = false;
   bool shutting_down_ = false;
-  uint32_t with_socket_ = 0;  // flows that hold, or wait for, a descriptor
 
   uint32_t turn_ = 1;  // counts OnTurn()
   std::vector<TcpFlow*> touched_;  // had segments in the batch at hand

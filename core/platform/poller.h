@@ -15,7 +15,15 @@ namespace netstack {
 // What an event carries back: a typed reference that finds its object without
 // a lookup. The generation tells a stale event of a reused index.
 struct PollToken {
-  enum class Kind : uint8_t { kWake = 0, kTun = 1, kTcpFlow = 2 };
+  enum class Kind : uint8_t {
+    kWake = 0,
+    kTun = 1,
+    kTcpFlow = 2,
+    kUdp = 3,
+    kEcho = 4,
+    kDns = 5,
+    kProtect = 6,
+  };
   Kind kind = Kind::kWake;
   uint32_t generation = 0;  // 24 bits
   uint32_t index = 0;

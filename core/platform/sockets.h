@@ -17,13 +17,20 @@
 
 namespace netstack {
 
+enum class SocketKind : uint8_t {
+  kTcp,   // with TCP_NODELAY and SO_OOBINLINE
+  kUdp,
+  kEcho,  // ICMP echo without privileges, a "ping socket" (icmp(7)); -EACCES
+          // where net.ipv4.ping_group_range does not permit it
+};
+
 class Sockets {
  public:
   virtual ~Sockets() = default;
 
-  // A non-blocking, close-on-exec TCP socket of the address's family, with
-  // TCP_NODELAY and SO_OOBINLINE. The descriptor, or -errno.
-  virtual int OpenTcp(bool v4) = 0;
+  // A non-blocking, close-on-exec socket of the family. The descriptor, or
+  // -errno.
+  virtual int Open(SocketKind kind, bool v4) = 0;
   // 0 or -errno each.
   virtual int SetMark(int fd, uint32_t mark) = 0;
   virtual int BindToDevice(int fd, const std::string& device) = 0;

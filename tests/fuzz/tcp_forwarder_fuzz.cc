@@ -39,7 +39,7 @@ Rig::Settings SettingsOf(uint8_t b) {
   Rig::Settings s;
   s.tun.offload = (b & 1) != 0;
   s.budget = (b & 2) != 0 ? 128 * 1024 : 0;
-  s.forwarder.max_flows = (b & 4) != 0 ? 2 : 100;
+  s.max_flows = (b & 4) != 0 ? 2 : 100;
   s.forwarder.gate.max_half_open = (b & 8) != 0 ? 4 : 100;
   s.forwarder.gate.max_per_destination = (b & 16) != 0 ? 2 : 100;
   s.abort_on_assert = AbortOnAssert();

@@ -18,7 +18,7 @@ size_t ScriptedSockets::open_count() const {
                     [](const auto& s) { return !s->closed; }));
 }
 
-ScriptedSocket* ScriptedSockets::Open(int fd, const char* call) {
+ScriptedSocket* ScriptedSockets::Live(int fd, const char* call) {
   const auto index = static_cast<size_t>(fd - kFirstFd);
   if (fd < kFirstFd || index >= sockets_.size()) {
     ADD_FAILURE() << call << "() of descriptor " << fd << ", which is no one's";
@@ -32,7 +32,7 @@ ScriptedSocket* ScriptedSockets::Open(int fd, const char* call) {
   return s;
 }
 
-int ScriptedSockets::OpenTcp(bool v4) {
+int ScriptedSockets::Open(SocketKind kind, bool v4) {
   if (!open_results.empty()) {
     const int result = open_results.front();
     open_results.pop_front();
@@ -41,12 +41,13 @@ int ScriptedSockets::OpenTcp(bool v4) {
   sockets_.push_back(std::make_unique<ScriptedSocket>());
   ScriptedSocket& s = *sockets_.back();
   s.fd = kFirstFd + static_cast<int>(sockets_.size()) - 1;
+  s.kind = kind;
   s.v4 = v4;
   return s.fd;
 }
 
 int ScriptedSockets::SetMark(int fd, uint32_t mark) {
-  ScriptedSocket* s = Open(fd, "SetMark");
+  ScriptedSocket* s = Live(fd, "SetMark");
   if (s == nullptr) return -EBADF;
   s->calls.emplace_back("SetMark");
   if (mark_result == 0) s->mark = mark;
@@ -54,7 +55,7 @@ int ScriptedSockets::SetMark(int fd, uint32_t mark) {
 }
 
 int ScriptedSockets::BindToDevice(int fd, const std::string& device) {
-  ScriptedSocket* s = Open(fd, "BindToDevice");
+  ScriptedSocket* s = Live(fd, "BindToDevice");
   if (s == nullptr) return -EBADF;
   s->calls.emplace_back("BindToDevice");
   if (device_result == 0) s->device = device;
@@ -62,7 +63,7 @@ int ScriptedSockets::BindToDevice(int fd, const std::string& device) {
 }
 
 int ScriptedSockets::SetUserTimeout(int fd, Duration timeout) {
-  ScriptedSocket* s = Open(fd, "SetUserTimeout");
+  ScriptedSocket* s = Live(fd, "SetUserTimeout");
   if (s == nullptr) return -EBADF;
   s->calls.emplace_back("SetUserTimeout");
   s->user_timeout = timeout;
@@ -70,7 +71,7 @@ int ScriptedSockets::SetUserTimeout(int fd, Duration timeout) {
 }
 
 int ScriptedSockets::Connect(int fd, const Endpoint& to) {
-  ScriptedSocket* s = Open(fd, "Connect");
+  ScriptedSocket* s = Live(fd, "Connect");
   if (s == nullptr) return -EBADF;
   EXPECT_EQ(s->v4, to.ip.IsV4()) << "the kernel says EAFNOSUPPORT";
   s->calls.emplace_back("Connect");
@@ -79,14 +80,14 @@ int ScriptedSockets::Connect(int fd, const Endpoint& to) {
 }
 
 int ScriptedSockets::TakeError(int fd) {
-  ScriptedSocket* s = Open(fd, "TakeError");
+  ScriptedSocket* s = Live(fd, "TakeError");
   if (s == nullptr) return -EBADF;
   s->calls.emplace_back("TakeError");
   return -std::exchange(s->so_error, 0);
 }
 
 int64_t ScriptedSockets::Send(int fd, std::span<const Bytes> parts) {
-  ScriptedSocket* s = Open(fd, "Send");
+  ScriptedSocket* s = Live(fd, "Send");
   if (s == nullptr) return -EBADF;
   ++s->send_calls;
   if (s->send_error != 0) return -s->send_error;
@@ -105,7 +106,7 @@ int64_t ScriptedSockets::Send(int fd, std::span<const Bytes> parts) {
 }
 
 int64_t ScriptedSockets::Receive(int fd, MutableBytes into) {
-  ScriptedSocket* s = Open(fd, "Receive");
+  ScriptedSocket* s = Live(fd, "Receive");
   if (s == nullptr) return -EBADF;
   ++s->receive_calls;
   EXPECT_FALSE(into.empty()) << "its 0 would read as end of stream";
@@ -122,7 +123,7 @@ int64_t ScriptedSockets::Receive(int fd, MutableBytes into) {
 }
 
 int ScriptedSockets::ShutdownWrite(int fd) {
-  ScriptedSocket* s = Open(fd, "ShutdownWrite");
+  ScriptedSocket* s = Live(fd, "ShutdownWrite");
   if (s == nullptr) return -EBADF;
   s->calls.emplace_back("ShutdownWrite");
   s->write_shut = true;
@@ -130,7 +131,7 @@ int ScriptedSockets::ShutdownWrite(int fd) {
 }
 
 void ScriptedSockets::Close(int fd, bool reset) {
-  ScriptedSocket* s = Open(fd, "Close");
+  ScriptedSocket* s = Live(fd, "Close");
   if (s == nullptr) return;
   s->calls.emplace_back("Close");
   s->closed = true;
@@ -138,12 +139,12 @@ void ScriptedSockets::Close(int fd, bool reset) {
 }
 
 Endpoint ScriptedSockets::LocalEndpoint(int fd) {
-  const ScriptedSocket* s = Open(fd, "LocalEndpoint");
+  const ScriptedSocket* s = Live(fd, "LocalEndpoint");
   return s == nullptr ? Endpoint{} : s->local;
 }
 
 Duration ScriptedSockets::RoundTripTime(int fd) {
-  const ScriptedSocket* s = Open(fd, "RoundTripTime");
+  const ScriptedSocket* s = Live(fd, "RoundTripTime");
   return s == nullptr ? Duration::zero() : s->round_trip_time;
 }
 

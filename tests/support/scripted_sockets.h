@@ -28,6 +28,7 @@ namespace netstack::test {
 
 struct ScriptedSocket {
   int fd = -1;
+  SocketKind kind = SocketKind::kTcp;
   bool v4 = true;
 
   // What was done to it. `calls` has the names of the methods in their order,
@@ -73,7 +74,7 @@ struct ScriptedSocket {
 
 class ScriptedSockets final : public Sockets {
  public:
-  // Results of the next OpenTcp() calls, e.g. -EMFILE; 0 or an empty queue
+  // Results of the next Open() calls, e.g. -EMFILE; 0 or an empty queue
   // opens.
   std::deque<int> open_results;
   // The result of every Connect() that `on_connect` does not decide.
@@ -93,7 +94,7 @@ class ScriptedSockets final : public Sockets {
   ScriptedSocket& Get(int fd);
   size_t open_count() const;
 
-  int OpenTcp(bool v4) override;
+  int Open(SocketKind kind, bool v4) override;
   int SetMark(int fd, uint32_t mark) override;
   int BindToDevice(int fd, const std::string& device) override;
   int SetUserTimeout(int fd, Duration timeout) override;
@@ -111,7 +112,7 @@ class ScriptedSockets final : public Sockets {
   static constexpr int kFirstFd = 1000;
 
   // Null, and a failed test, when `fd` is not open.
-  ScriptedSocket* Open(int fd, const char* call);
+  ScriptedSocket* Live(int fd, const char* call);
 
   std::vector<std::unique_ptr<ScriptedSocket>> sockets_;
 };

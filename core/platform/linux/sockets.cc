@@ -72,10 +72,15 @@ int SetOption(int fd, int level, int name, const T& value) {
 
 class SystemSockets final : public Sockets {
  public:
-  int OpenTcp(bool v4) override {
+  int Open(SocketKind kind, bool v4) override {
+    const int type = kind == SocketKind::kTcp ? SOCK_STREAM : SOCK_DGRAM;
+    int protocol = 0;
+    if (kind == SocketKind::kEcho)
+      protocol = v4 ? +IPPROTO_ICMP : +IPPROTO_ICMPV6;
     const int fd = socket(v4 ? AF_INET : AF_INET6,
-                          SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+                          type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol);
     if (fd < 0) return -errno;
+    if (kind != SocketKind::kTcp) return fd;
     const int on = 1;
     // Urgent data stays in the stream (RFC 6093, section 5), and what the app
     // wrote at once is not held back: its own TCP has decided that.

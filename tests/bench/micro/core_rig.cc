@@ -98,7 +98,7 @@ class MemorySockets final : public Sockets {
 
   int last_opened() const { return last_opened_; }
 
-  int OpenTcp(bool) override {
+  int Open(SocketKind, bool) override {
     if (free_.empty()) {
       hosts_.emplace_back();
       last_opened_ = static_cast<int>(hosts_.size()) - 1;

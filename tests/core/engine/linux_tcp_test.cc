@@ -37,7 +37,9 @@ constexpr int kPatience = 20;  // s; what takes longer never comes
 // Real sockets, whose remote is this host whatever was asked for.
 class LoopbackSockets final : public Sockets {
  public:
-  int OpenTcp(bool v4) override { return real_->OpenTcp(v4); }
+  int Open(SocketKind kind, bool v4) override {
+    return real_->Open(kind, v4);
+  }
   int SetMark(int fd, uint32_t mark) override {
     return real_->SetMark(fd, mark);
   }

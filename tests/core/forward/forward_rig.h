@@ -111,6 +111,7 @@ struct Rig {
     Dialer::Options dialer{};
     ScriptedTun::Options tun{};
     uint64_t budget = 0;
+    uint32_t max_flows = 1024;
     uint32_t icmp_per_second = 1000;
     uint32_t icmp_burst = 50;
     bool abort_on_assert = true;
@@ -120,6 +121,7 @@ struct Rig {
   explicit Rig(const Settings& s)
       : tun(s.tun),
         pool(s.budget),
+        slots(s.max_flows),
         writer(&tun, &tun_stats, &drops),
         dialer(&sockets, s.dialer),
         icmp(&writer, &drops, s.icmp_per_second, s.icmp_burst) {
@@ -135,6 +137,7 @@ struct Rig {
     TcpForwarder::Parts parts;
     parts.engine = engine.get();
     parts.pool = &pool;
+    parts.slots = &slots;
     parts.dialer = &dialer;
     parts.poller = &poller;
     parts.writer = &writer;
@@ -149,6 +152,7 @@ struct Rig {
     tcp->Shutdown(now());
     // What every test shares: nothing is left, and all flows are told.
     EXPECT_EQ(pool.used(), 0u);
+    EXPECT_EQ(slots.used(), 0u);
     EXPECT_EQ(dialer.in_use(), 0u);
     EXPECT_EQ(sockets.open_count(), 0u);
     const TcpStats stats = tcp->stats();
@@ -224,6 +228,7 @@ struct Rig {
   TunStats tun_stats;
   DropCounters drops;
   BufferPool pool;
+  FlowSlots slots;
   TunWriter writer;
   Dialer dialer;
   IcmpResponder icmp;

@@ -788,7 +788,7 @@ TEST_P(Forwarder, IdleFlowsNeedNoTurn) {
 
 TEST_P(Forwarder, FlowLimitResetsNewFlows) {
   Rig::Settings s;
-  s.forwarder.max_flows = 2;
+  s.max_flows = 2;
   Rig rig(s);
   App first(&rig, family(), 1);
   App second(&rig, family(), 2);
@@ -813,7 +813,7 @@ TEST_P(Forwarder, FlowLimitResetsNewFlows) {
 // A flow in TIME_WAIT has no socket, and takes nobody's place.
 TEST_P(Forwarder, TimeWaitDoesNotCountAgainstTheFlowLimit) {
   Rig::Settings s;
-  s.forwarder.max_flows = 1;
+  s.max_flows = 1;
   Rig rig(s);
   for (uint16_t i = 0; i < 10; ++i) {
     App app(&rig, family(), static_cast<uint16_t>(1 + i));
@@ -1058,7 +1058,7 @@ TEST_P(Forwarder, ConfigureAppliesToNewFlows) {
   Rig rig;
   TcpForwarder::Options o;
   o.dial_timeout = seconds(5);
-  o.max_flows = 1;
+  rig.slots.set_limit(1);
   rig.tcp->Configure(o);
   App app(&rig, family(), 1);
   app.Syn();

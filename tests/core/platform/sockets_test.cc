@@ -91,7 +91,7 @@ class SocketsTest : public testing::TestWithParam<bool> {
                  sizeof(buffer));
     }
     EXPECT_EQ(listen(c.listener.get(), 1), 0);
-    c.ours = sockets_->OpenTcp(v4());
+    c.ours = sockets_->Open(SocketKind::kTcp, v4());
     EXPECT_GE(c.ours, 0) << strerror(-c.ours);
     const int result = sockets_->Connect(c.ours, c.remote);
     EXPECT_TRUE(result == 0 || result == -EINPROGRESS) << strerror(-result);
@@ -116,7 +116,7 @@ INSTANTIATE_TEST_SUITE_P(Family, SocketsTest, testing::Bool(),
                          });
 
 TEST_P(SocketsTest, OpensAsPromised) {
-  const int fd = sockets_->OpenTcp(v4());
+  const int fd = sockets_->Open(SocketKind::kTcp, v4());
   ASSERT_GE(fd, 0) << strerror(-fd);
   EXPECT_EQ(Option<int>(fd, SOL_SOCKET, SO_DOMAIN), v4() ? AF_INET : AF_INET6);
   EXPECT_EQ(Option<int>(fd, SOL_SOCKET, SO_TYPE), SOCK_STREAM);
@@ -129,7 +129,7 @@ TEST_P(SocketsTest, OpensAsPromised) {
 }
 
 TEST_P(SocketsTest, SetsOptions) {
-  const int fd = sockets_->OpenTcp(v4());
+  const int fd = sockets_->Open(SocketKind::kTcp, v4());
   EXPECT_EQ(sockets_->SetMark(fd, 0x80000001), 0);
   EXPECT_EQ(Option<uint32_t>(fd, SOL_SOCKET, SO_MARK), 0x80000001u);
   EXPECT_EQ(sockets_->BindToDevice(fd, "lo"), 0);
@@ -154,7 +154,7 @@ TEST_P(SocketsTest, SetsOptions) {
 TEST_P(SocketsTest, LongDeviceNameMeansNoOtherDevice) {
   auto tun = OpenTun({.name = "fifteen-letters"});
   ASSERT_TRUE(tun.ok()) << tun.status();
-  const int fd = sockets_->OpenTcp(v4());
+  const int fd = sockets_->Open(SocketKind::kTcp, v4());
   EXPECT_EQ(sockets_->BindToDevice(fd, "fifteen-letters"), 0);
   EXPECT_EQ(sockets_->BindToDevice(fd, "fifteen-letters-and"), -ENODEV);
   sockets_->Close(fd, false);
@@ -177,7 +177,7 @@ TEST_P(SocketsTest, ErrorsAreNegativeErrno) {
 TEST_P(SocketsTest, RefusedConnectIsToldByTakeErrorOnce) {
   UniqueFd unheard(socket(v4() ? AF_INET : AF_INET6, SOCK_STREAM, 0));
   const Endpoint nobody = Bind(unheard.get());
-  const int fd = sockets_->OpenTcp(v4());
+  const int fd = sockets_->Open(SocketKind::kTcp, v4());
   const int result = sockets_->Connect(fd, nobody);
   if (result == -EINPROGRESS) {
     Await(fd, POLLOUT);
@@ -190,7 +190,7 @@ TEST_P(SocketsTest, RefusedConnectIsToldByTakeErrorOnce) {
 }
 
 TEST_P(SocketsTest, UnreachableIsToldByConnect) {
-  const int fd = sockets_->OpenTcp(v4());
+  const int fd = sockets_->Open(SocketKind::kTcp, v4());
   // The namespace has no route but the loopback's.
   EXPECT_EQ(sockets_->Connect(fd, *Endpoint::Parse(v4() ? "192.0.2.1:80"
                                                         : "[2001:db8::1]:80")),
@@ -337,7 +337,7 @@ TEST_P(SocketsTest, TellsLocalEndpoint) {
 }
 
 TEST_P(SocketsTest, TellsRoundTripTime) {
-  const int idle = sockets_->OpenTcp(v4());
+  const int idle = sockets_->Open(SocketKind::kTcp, v4());
   EXPECT_EQ(sockets_->RoundTripTime(idle), Duration::zero());
   sockets_->Close(idle, false);
   Connected c = Connect();
@@ -358,7 +358,7 @@ LimitAndOpenWithoutDescriptors(Sockets& sockets, bool v4) {
   const rlimit none{3, before.rlim_max};
   setrlimit(RLIMIT_NOFILE, &none);
   const uint32_t limit = sockets.DescriptorLimit();
-  const int fd = sockets.OpenTcp(v4);
+  const int fd = sockets.Open(SocketKind::kTcp, v4);
   setrlimit(RLIMIT_NOFILE, &before);
   return {limit, fd};
 }
