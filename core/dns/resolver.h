@@ -29,6 +29,7 @@
 #include "core/base/siphash.h"
 #include "core/base/time.h"
 #include "core/dial/dialer.h"
+#include "core/dns/message.h"
 #include "core/dns/resolver_options.h"
 #include "core/platform/poller.h"
 #include "core/wire/ip_address.h"
@@ -42,7 +43,7 @@ enum class DnsSource : uint8_t {
   kPolicy,    // a rule or a list: blocked or rewritten
   kCache,
   kUpstream,
-  kFailure,   // ours: SERVFAIL, FORMERR, NOTIMP
+  kFailure,   // ours: SERVFAIL, FORMERR and the like
 };
 inline constexpr absl::string_view kDnsSourceNames[] = {"policy", "cache",
                                                         "upstream", "failure"};
@@ -52,8 +53,7 @@ static_assert(std::size(kDnsSourceNames) ==
 // Why an answer is ours and not a server's.
 enum class DnsFailure : uint8_t {
   kNone,
-  kMalformed,     // FORMERR: the query cannot be parsed
-  kNotImplemented,  // NOTIMP: another opcode than QUERY, or a zone transfer
+  kMalformed,     // FORMERR, NOTIMP, BADVERS, REFUSED: see dns::QueryFault
   kTimeout,       // SERVFAIL: nobody answered within the query's time
   kUnreachable,   // SERVFAIL: every upstream failed at once
   kBusy,          // SERVFAIL: max_in_flight or max_waiting is reached
@@ -61,8 +61,8 @@ enum class DnsFailure : uint8_t {
   kNoUpstream,    // SERVFAIL: the group has none, e.g. no system resolver
 };
 inline constexpr absl::string_view kDnsFailureNames[] = {
-    "none",        "malformed", "not_implemented", "timeout",
-    "unreachable", "busy",      "no_descriptor",   "no_upstream"};
+    "none", "malformed",     "timeout",    "unreachable",
+    "busy", "no_descriptor", "no_upstream"};
 static_assert(std::size(kDnsFailureNames) ==
               static_cast<size_t>(DnsFailure::kNoUpstream) + 1);
 
@@ -73,13 +73,19 @@ struct DnsQuestion {
   DnsTransport transport = DnsTransport::kUdp;
   // A whole DNS message without TCP's length. Not kept.
   Bytes message;
+  // Bytes that an answer may have on its way to the app; over UDP what the
+  // query itself permits counts too. A larger one becomes its question with
+  // TC set, and the app comes again over TCP.
+  size_t limit = 65535;
 };
 
 struct DnsReply {
-  // Ready for the app but for its size: the query's id, its question as the
-  // app spelled it, an OPT record exactly when the query had one. Up to 65,535
-  // bytes: who sends it over UDP truncates it.
+  // Ready for the app: the query's id, its question as the app spelled it, an
+  // OPT record exactly when the query had one. Empty: nothing may be answered
+  // (the query was none, but an answer or too short).
   Bytes message;
+  // The query, checked; null when it could not be parsed.
+  const dns::Query* query = nullptr;
   DnsSource source = DnsSource::kFailure;
   DnsFailure failure = DnsFailure::kNone;
   uint8_t rcode = 0;  // of the header
@@ -122,7 +128,7 @@ struct DnsUpstreamInfo {
 struct DnsStats {
   uint64_t queries = 0;  // Resolve()
   uint64_t replies[4] = {};   // by DnsSource
-  uint64_t failures[8] = {};  // by DnsFailure
+  uint64_t failures[7] = {};  // by DnsFailure
   uint64_t coalesced = 0;
   uint64_t cancelled = 0;
   uint64_t hedged = 0;       // a second upstream asked by hedge_delay
