@@ -14,56 +14,13 @@
 #include <cstring>
 #include <limits>
 
+#include "core/platform/linux/socket_address.h"
+
 namespace netstack {
 namespace {
 
 // IOV_MAX of Linux; sendmsg(2) refuses more with EMSGSIZE.
 constexpr size_t kMaxParts = 1024;
-
-struct SocketAddress {
-  sockaddr_storage storage{};
-  socklen_t size = 0;
-
-  const sockaddr* get() const {
-    return reinterpret_cast<const sockaddr*>(&storage);
-  }
-};
-
-SocketAddress ToSocketAddress(const Endpoint& endpoint) {
-  SocketAddress address;
-  if (endpoint.ip.IsV4()) {
-    sockaddr_in v4{};
-    v4.sin_family = AF_INET;
-    v4.sin_port = htons(endpoint.port);
-    std::memcpy(&v4.sin_addr, endpoint.ip.v4(), 4);
-    std::memcpy(&address.storage, &v4, sizeof(v4));
-    address.size = sizeof(v4);
-  } else {
-    sockaddr_in6 v6{};
-    v6.sin6_family = AF_INET6;
-    v6.sin6_port = htons(endpoint.port);
-    std::memcpy(&v6.sin6_addr, endpoint.ip.v6(), 16);
-    std::memcpy(&address.storage, &v6, sizeof(v6));
-    address.size = sizeof(v6);
-  }
-  return address;
-}
-
-Endpoint FromSocketAddress(const sockaddr_storage& storage) {
-  if (storage.ss_family == AF_INET) {
-    sockaddr_in v4;
-    std::memcpy(&v4, &storage, sizeof(v4));
-    return {IpAddress::V4(reinterpret_cast<const std::byte*>(&v4.sin_addr)),
-            ntohs(v4.sin_port)};
-  }
-  if (storage.ss_family == AF_INET6) {
-    sockaddr_in6 v6;
-    std::memcpy(&v6, &storage, sizeof(v6));
-    return {IpAddress::V6(reinterpret_cast<const std::byte*>(&v6.sin6_addr)),
-            ntohs(v6.sin6_port)};
-  }
-  return {};
-}
 
 template <typename T>
 int SetOption(int fd, int level, int name, const T& value) {
@@ -115,8 +72,9 @@ class SystemSockets final : public Sockets {
   }
 
   int Connect(int fd, const Endpoint& to) override {
-    const SocketAddress address = ToSocketAddress(to);
-    if (connect(fd, address.get(), address.size) == 0) return 0;
+    SocketAddress address;
+    const socklen_t size = ToSocketAddress(to, &address);
+    if (connect(fd, &address.any, size) == 0) return 0;
     // An interrupted connect goes on in the background (connect(2)).
     return errno == EINTR ? -EINPROGRESS : -errno;
   }
@@ -168,12 +126,10 @@ class SystemSockets final : public Sockets {
   }
 
   Endpoint LocalEndpoint(int fd) override {
-    sockaddr_storage storage{};
-    socklen_t size = sizeof(storage);
-    if (getsockname(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0) {
-      return {};
-    }
-    return FromSocketAddress(storage);
+    SocketAddress address{};
+    socklen_t size = sizeof(address);
+    if (getsockname(fd, &address.any, &size) != 0) return {};
+    return FromSocketAddress(address);
   }
 
   Duration RoundTripTime(int fd) override {
