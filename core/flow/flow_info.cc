@@ -1,6 +1,15 @@
 #include "core/flow/flow_info.h"
 
 namespace netstack {
+namespace {
+
+bool IsOrIsBelow(absl::string_view name, absl::string_view suffix) {
+  if (name.size() < suffix.size()) return false;
+  const size_t rest = name.size() - suffix.size();
+  return name.substr(rest) == suffix && (rest == 0 || name[rest - 1] == '.');
+}
+
+}  // namespace
 
 bool FlowFilter::Matches(const FlowInfo& f) const {
   return (!id || *id == f.id) &&
@@ -10,7 +19,8 @@ bool FlowFilter::Matches(const FlowInfo& f) const {
          (!remote || remote->Contains(f.key.remote.ip)) &&
          (!app_port || *app_port == f.key.app.port) &&
          (!remote_port || *remote_port == f.key.remote.port) &&
-         (!active_within || f.idle <= *active_within);
+         (!active_within || f.idle <= *active_within) &&
+         (name_suffix.empty() || IsOrIsBelow(f.name, name_suffix));
 }
 
 }  // namespace netstack

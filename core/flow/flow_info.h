@@ -106,6 +106,9 @@ struct FlowInfo {
   Duration rtt{};
   // The time from the SYN to the host side's connection; zero while dialing.
   Duration dial_time{};
+  // The name whose DNS answer led to the remote address: lower case, without
+  // the dot at its end. Empty: none is known.
+  std::string name;
 };
 
 // All set fields must match; an empty filter matches every flow.
@@ -119,6 +122,9 @@ struct FlowFilter {
   std::optional<uint16_t> remote_port;
   // Flows with traffic within this time.
   std::optional<Duration> active_within;
+  // Flows whose name is this one or ends with "." and this; lower case. Empty:
+  // any.
+  std::string name_suffix;
 
   bool Matches(const FlowInfo& f) const;
 };

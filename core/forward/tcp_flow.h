@@ -14,6 +14,7 @@
 #include "core/flow/flow_info.h"
 #include "core/flow/flow_key.h"
 #include "core/flow/timer_wheel.h"
+#include "core/forward/flow_advisor.h"
 #include "core/lwip/tcp_engine.h"
 
 namespace netstack {
@@ -58,9 +59,11 @@ struct TcpFlow {
   Instant timer_at = kNever;  // what the timer was armed for
 
   std::unique_ptr<KeptSyn> syn;  // until lwIP has it
+  FlowName name;  // that led to the address; shared
 
   FlowState state = FlowState::kDialing;
   CloseReason close_reason = CloseReason::kNone;
+  bool local : 1 = false;         // ends inside, see LocalStreams
   bool half_open : 1 = false;     // counted by the SynGate
   bool has_slot : 1 = false;      // counted as holding a descriptor
   bool readable : 1 = false;      // the host's socket may have bytes

@@ -32,6 +32,10 @@
 // bytes wait for the app. Both limits start at buffer_floor, grow with a fast
 // peer up to buffer_max while the memory budget has room, and never otherwise.
 //
+// Connections that end inside the service (LocalStreams: TCP to port 53) are
+// flows like any other, whose host side is one end of a local pair; they are
+// connected at once, and have places and a half-open limit of their own.
+//
 // The host's sockets are watched edge-triggered, so that pausing and resuming
 // costs no system call: `readable` and `writable` remember the edge.
 
@@ -136,14 +140,21 @@ TcpForwarder::TcpForwarder(const Parts& parts, const Options& options,
       options_(options),
       hash_key_(hash_key),
       gate_(options.gate, hash_key),
+      local_gate_({}, hash_key),
       wheel_(now),
-      table_(0, Hash{this}, Equal{this}) {}
+      table_(0, Hash{this}, Equal{this}) {
+  Configure(options);
+}
 
 TcpForwarder::~TcpForwarder() = default;
 
 void TcpForwarder::Configure(const Options& options) {
   options_ = options;
   gate_.Configure(options.gate);
+  if (parts_.local == nullptr) return;
+  // One destination is as good as another here: all end in the same place.
+  const uint32_t most = parts_.local->max_half_open();
+  local_gate_.Configure({most, most});
 }
 
 // --- outbound: tun side to host side ----------------------------------------
@@ -182,43 +193,65 @@ void TcpForwarder::OnUnknown(const Packet& packet, const TcpSegment& segment,
 void TcpForwarder::Open(const Packet& packet, const TcpSegment& segment,
                         const FlowKey& key, Instant now) {
   if (shutting_down_) return Drop(DropReason::kShuttingDown);
-  if (const auto reason = gate_.Refuses(key, segment.seq, now)) {
+  const bool local = parts_.local != nullptr && parts_.local->Takes(key);
+  FlowAdvice advice;
+  if (!local && parts_.advisor != nullptr) {
+    advice = parts_.advisor->Advise(key, now);
+  }
+  if (advice.refusal) {
+    Drop(*advice.refusal);
+    return AnswerReset(key, segment);
+  }
+  if (!Admits(segment, key, local, now)) return;
+  TcpFlow* flow = slab_.Allocate();
+  if (flow == nullptr) {
+    if (!local) parts_.slots->Give();
+    return Drop(DropReason::kNoMemory);
+  }
+  flow->key = key;
+  if (!KeepSyn(flow, packet, segment)) {
+    if (!local) parts_.slots->Give();
+    slab_.Free(flow);
+    return;
+  }
+  flow->local = local;
+  flow->name = std::move(advice.name);
+  flow->id = NextFlowId();
+  flow->opened = flow->last_active = now;
+  flow->outbound_packets = 1;
+  flow->tx_limit = options_.buffer_floor;
+  flow->half_open = true;
+  GateOf(local).Opened(key.remote);
+  flow->has_slot = !local;
+  table_.insert(flow->index);
+  ++stats_.opened;
+  Tell(FlowChange::kOpened, *flow, now);
+  if (local) return ConnectLocally(flow, now);
+  StartDial(flow, now);
+}
+
+// Takes a place for a new flow, or says why there is none. Flows that end
+// inside have places of their own (LocalStreams::Connect).
+bool TcpForwarder::Admits(const TcpSegment& segment, const FlowKey& key,
+                          bool local, Instant now) {
+  if (const auto reason = GateOf(local).Refuses(key, segment.seq, now)) {
     Drop(*reason);
     if (*reason == DropReason::kRecentlyRefused) {
       AnswerReset(key, segment);
     } else if (*reason != DropReason::kTcpDuplicateSyn) {
       parts_.listener->OnPressure(Pressure::kHalfOpen);
     }
-    return;
+    return false;
   }
-  if (!parts_.slots->Take()) {
-    Drop(DropReason::kFlowTableFull);
-    parts_.listener->OnPressure(Pressure::kFlowLimit);
-    return AnswerReset(key, segment);
-  }
-  TcpFlow* flow = slab_.Allocate();
-  if (flow == nullptr) {
-    parts_.slots->Give();
-    return Drop(DropReason::kNoMemory);
-  }
-  flow->key = key;
-  if (!KeepSyn(flow, packet, segment)) {
-    parts_.slots->Give();
-    slab_.Free(flow);
-    return;
-  }
-  flow->id = NextFlowId();
-  flow->opened = flow->last_active = now;
-  flow->outbound_packets = 1;
-  flow->tx_limit = options_.buffer_floor;
-  flow->half_open = true;
-  gate_.Opened(key.remote);
-  flow->has_slot = true;
-  table_.insert(flow->index);
-  ++stats_.opened;
-  Tell(FlowChange::kOpened, *flow, now);
+  if (local || parts_.slots->Take()) return true;
+  Drop(DropReason::kFlowTableFull);
+  parts_.listener->OnPressure(Pressure::kFlowLimit);
+  AnswerReset(key, segment);
+  return false;
+}
 
-  const Dial dial = parts_.dialer->DialTcp(key.remote);
+void TcpForwarder::StartDial(TcpFlow* flow, Instant now) {
+  const Dial dial = parts_.dialer->DialTcp(flow->key.remote);
   flow->fd = dial.fd;
   if (dial.fd >= 0) {
     const PollToken token{PollToken::Kind::kTcpFlow, flow->generation,
@@ -232,6 +265,19 @@ void TcpForwarder::Open(const Packet& packet, const TcpSegment& segment,
     return Dialed(flow, dial.outcome, now);
   }
   Rearm(flow);
+}
+
+// A connection that ends inside is there at once.
+void TcpForwarder::ConnectLocally(TcpFlow* flow, Instant now) {
+  const int fd = parts_.local->Connect(flow->key, now);
+  if (fd < 0) return Dialed(flow, DialOutcome::kNoDescriptor, now);
+  flow->fd = fd;
+  const PollToken token{PollToken::Kind::kTcpFlow, flow->generation,
+                        flow->index};
+  const bool watched =
+      parts_.poller->Add(fd, token, Poller::Trigger::kEdgeReadWrite) == 0;
+  Dialed(flow,
+         watched ? DialOutcome::kConnected : DialOutcome::kNoDescriptor, now);
 }
 
 // False when the SYN is malformed or memory fails; counted.
@@ -443,7 +489,8 @@ void TcpForwarder::Dialed(TcpFlow* flow, DialOutcome outcome, Instant now) {
     Tell(FlowChange::kUpdated, *flow, now);
     return StartHandshake(flow, now);
   }
-  gate_.DialFailed(flow->key.remote, outcome == DialOutcome::kRefused, now);
+  GateOf(flow->local)
+      .DialFailed(flow->key.remote, outcome == DialOutcome::kRefused, now);
   if (outcome == DialOutcome::kNoDescriptor) {
     Drop(DropReason::kNoDescriptors);
     parts_.listener->OnPressure(Pressure::kDescriptors);
@@ -479,7 +526,7 @@ void TcpForwarder::AnswerFailedDial(TcpFlow* flow, DialOutcome outcome,
   const OrDrop<Packet> original =
       ParsePacket({flow->syn->packet.data(), flow->syn->size});
   if (original && parts_.icmp->Answer(error, *original, now)) {
-    gate_.Answered(flow->key, flow->syn->facts.seq, now);
+    GateOf(flow->local).Answered(flow->key, flow->syn->facts.seq, now);
     ++stats_.icmp_errors_sent;
   }
 }
@@ -735,12 +782,17 @@ void TcpForwarder::EnterTimeWait(TcpFlow* flow, Instant now) {
 void TcpForwarder::Settle(TcpFlow* flow) {
   if (!flow->half_open) return;
   flow->half_open = false;
-  gate_.Settled(flow->key.remote);
+  GateOf(flow->local).Settled(flow->key.remote);
 }
 
 void TcpForwarder::CloseHost(TcpFlow* flow, bool reset) {
   if (flow->fd >= 0) {
-    parts_.dialer->Close(std::exchange(flow->fd, -1), reset);
+    const int fd = std::exchange(flow->fd, -1);
+    if (flow->local) {
+      parts_.dialer->sockets()->Close(fd, reset);
+    } else {
+      parts_.dialer->Close(fd, reset);
+    }
   }
   if (flow->has_slot) {
     flow->has_slot = false;
@@ -839,6 +891,7 @@ void TcpForwarder::OnTurn(Instant now) {
   ++turn_;
   Sweep();
   gate_.Relax(now);
+  local_gate_.Relax(now);
 }
 
 Instant TcpForwarder::next_deadline(Instant now) const {
@@ -925,6 +978,7 @@ FlowInfo TcpForwarder::Info(const TcpFlow& flow, Instant now) const {
   info.outbound_buffered = flow.up_bytes;
   info.inbound_buffered = flow.conn.tx_bytes;
   info.dial_time = std::chrono::microseconds(flow.dial_micros);
+  if (flow.name != nullptr) info.name = *flow.name;
   return info;
 }
 
@@ -989,7 +1043,7 @@ size_t TcpForwarder::Close(const FlowFilter& filter, Instant now) {
 TcpStats TcpForwarder::stats() const {
   TcpStats s = stats_;
   s.active = slab_.size();
-  s.half_open = gate_.half_open();
+  s.half_open = gate_.half_open() + local_gate_.half_open();
   s.retransmits = parts_.engine->counters().retransmits;
   s.lwip_asserts = parts_.engine->counters().asserts;
   return s;

@@ -22,8 +22,10 @@
 #include "core/flow/slab.h"
 #include "core/flow/stats.h"
 #include "core/flow/timer_wheel.h"
+#include "core/forward/flow_advisor.h"
 #include "core/forward/forward_listener.h"
 #include "core/forward/icmp_responder.h"
+#include "core/forward/local_streams.h"
 #include "core/forward/syn_gate.h"
 #include "core/forward/tcp_flow.h"
 #include "core/forward/tun_writer.h"
@@ -58,6 +60,8 @@ class TcpForwarder final : public FlowSource {
     IcmpResponder* icmp = nullptr;
     DropCounters* drops = nullptr;
     ForwardListener* listener = nullptr;
+    LocalStreams* local = nullptr;   // may be null
+    FlowAdvisor* advisor = nullptr;  // may be null
   };
 
   // `hash_key`: fresh random bits, so that no app can aim at the flow table.
@@ -124,6 +128,11 @@ class TcpForwarder final : public FlowSource {
   bool InTimeWait(TcpFlow* flow, const Packet& packet,
                   const TcpSegment& segment, Instant now);
   void Feed(TcpFlow* flow, const TcpSegment& segment, Instant now);
+  bool Admits(const TcpSegment& segment, const FlowKey& key, bool local,
+              Instant now);
+  void StartDial(TcpFlow* flow, Instant now);
+  void ConnectLocally(TcpFlow* flow, Instant now);
+  SynGate& GateOf(bool local) { return local ? local_gate_ : gate_; }
   bool KeepSyn(TcpFlow* flow, const Packet& packet, const TcpSegment& segment);
   void Dialed(TcpFlow* flow, DialOutcome outcome, Instant now);
   void StartHandshake(TcpFlow* flow, Instant now);
@@ -164,6 +173,7 @@ class TcpForwarder final : public FlowSource {
   Options options_;
   const SipHashKey hash_key_;
   SynGate gate_;
+  SynGate local_gate_;  // of flows that end inside
   TimerWheel wheel_;
   Slab<TcpFlow> slab_;
   absl::flat_hash_set<uint32_t, Hash, Equal> table_;

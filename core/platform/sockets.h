@@ -24,6 +24,13 @@ enum class SocketKind : uint8_t {
           // where net.ipv4.ping_group_range does not permit it
 };
 
+// Two connected ends; both -1 with an error.
+struct SocketPair {
+  int error = 0;  // 0 or -errno
+  int first = -1;
+  int second = -1;
+};
+
 class Sockets {
  public:
   virtual ~Sockets() = default;
@@ -31,6 +38,9 @@ class Sockets {
   // A non-blocking, close-on-exec socket of the family. The descriptor, or
   // -errno.
   virtual int Open(SocketKind kind, bool v4) = 0;
+  // A connected pair of local stream sockets (AF_UNIX), non-blocking and
+  // close-on-exec: a stream that stays inside the process.
+  virtual SocketPair OpenPair() = 0;
   // 0 or -errno each.
   virtual int SetMark(int fd, uint32_t mark) = 0;
   virtual int BindToDevice(int fd, const std::string& device) = 0;

@@ -46,6 +46,19 @@ int ScriptedSockets::Open(SocketKind kind, bool v4) {
   return s.fd;
 }
 
+SocketPair ScriptedSockets::OpenPair() {
+  const int first = Open(SocketKind::kTcp, true);
+  if (first < 0) return {first, -1, -1};
+  const int second = Open(SocketKind::kTcp, true);
+  if (second < 0) {
+    Close(first, false);
+    return {second, -1, -1};
+  }
+  Get(first).peer = &Get(second);
+  Get(second).peer = &Get(first);
+  return {0, first, second};
+}
+
 int ScriptedSockets::SetMark(int fd, uint32_t mark) {
   ScriptedSocket* s = Live(fd, "SetMark");
   if (s == nullptr) return -EBADF;
@@ -98,6 +111,7 @@ int64_t ScriptedSockets::Send(int fd, std::span<const Bytes> parts) {
     asked += part.size();
     const size_t n = std::min(part.size(), s->send_room);
     s->sent.append(reinterpret_cast<const char*>(part.data()), n);
+    if (s->peer != nullptr && n > 0) s->peer->Feed(part.first(n));
     s->send_room -= n;
     taken += n;
   }
@@ -127,6 +141,7 @@ int ScriptedSockets::ShutdownWrite(int fd) {
   if (s == nullptr) return -EBADF;
   s->calls.emplace_back("ShutdownWrite");
   s->write_shut = true;
+  if (s->peer != nullptr) s->peer->FeedEnd();
   return 0;
 }
 
@@ -136,6 +151,7 @@ void ScriptedSockets::Close(int fd, bool reset) {
   s->calls.emplace_back("Close");
   s->closed = true;
   s->reset = reset;
+  if (s->peer != nullptr) s->peer->FeedEnd();
 }
 
 Endpoint ScriptedSockets::LocalEndpoint(int fd) {

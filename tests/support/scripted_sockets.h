@@ -30,6 +30,8 @@ struct ScriptedSocket {
   int fd = -1;
   SocketKind kind = SocketKind::kTcp;
   bool v4 = true;
+  // Of a pair: the other end, which gets what this one is sent.
+  ScriptedSocket* peer = nullptr;
 
   // What was done to it. `calls` has the names of the methods in their order,
   // without Send and Receive.
@@ -95,6 +97,7 @@ class ScriptedSockets final : public Sockets {
   size_t open_count() const;
 
   int Open(SocketKind kind, bool v4) override;
+  SocketPair OpenPair() override;
   int SetMark(int fd, uint32_t mark) override;
   int BindToDevice(int fd, const std::string& device) override;
   int SetUserTimeout(int fd, Duration timeout) override;

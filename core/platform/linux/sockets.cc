@@ -50,6 +50,15 @@ class SystemSockets final : public Sockets {
     return fd;
   }
 
+  SocketPair OpenPair() override {
+    int fds[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0,
+                   fds) != 0) {
+      return {-errno, -1, -1};
+    }
+    return {0, fds[0], fds[1]};
+  }
+
   int SetMark(int fd, uint32_t mark) override {
     return SetOption(fd, SOL_SOCKET, SO_MARK, mark);
   }

@@ -114,6 +114,7 @@ class MemorySockets final : public Sockets {
     connecting_.push_back(fd);
     return -EINPROGRESS;
   }
+  SocketPair OpenPair() override { return {-EMFILE, -1, -1}; }
   int SetMark(int, uint32_t) override { return 0; }
   int BindToDevice(int, const std::string&) override { return 0; }
   int SetUserTimeout(int, Duration) override { return 0; }

@@ -40,6 +40,7 @@ class LoopbackSockets final : public Sockets {
   int Open(SocketKind kind, bool v4) override {
     return real_->Open(kind, v4);
   }
+  SocketPair OpenPair() override { return real_->OpenPair(); }
   int SetMark(int fd, uint32_t mark) override {
     return real_->SetMark(fd, mark);
   }

@@ -21,6 +21,7 @@ FlowInfo MakeFlow() {
            *Endpoint::Parse("[2001:db8::1]:443"), Protocol::kTcp};
   f.state = FlowState::kOpen;
   f.idle = seconds(5);
+  f.name = "www.example.com";
   return f;
 }
 
@@ -51,6 +52,10 @@ std::vector<FilterCase> Cases() {
        [](auto& f) { f.remote_port = 40000; }},
       {"active_within", [](auto& f) { f.active_within = seconds(5); },
        [](auto& f) { f.active_within = seconds(4); }},
+      {"name", [](auto& f) { f.name_suffix = "www.example.com"; },
+       [](auto& f) { f.name_suffix = "a.www.example.com"; }},
+      {"name's suffix", [](auto& f) { f.name_suffix = "example.com"; },
+       [](auto& f) { f.name_suffix = "ample.com"; }},
   };
 }
 

@@ -115,6 +115,8 @@ struct Rig {
     uint32_t icmp_per_second = 1000;
     uint32_t icmp_burst = 50;
     bool abort_on_assert = true;
+    LocalStreams* local = nullptr;
+    FlowAdvisor* advisor = nullptr;
   };
 
   Rig() : Rig(Settings{}) {}
@@ -144,6 +146,8 @@ struct Rig {
     parts.icmp = &icmp;
     parts.drops = &drops;
     parts.listener = &listener;
+    parts.local = s.local;
+    parts.advisor = s.advisor;
     tcp = std::make_unique<TcpForwarder>(parts, s.forwarder, SipHashKey{3, 4},
                                          now());
   }

@@ -44,6 +44,26 @@ void Await(int fd, short events) {
   ASSERT_EQ(poll(&p, 1, 20000), 1) << "nothing for 20 s";
 }
 
+TEST(SocketPair, IsAStreamBetweenTwoDescriptors) {
+  const std::unique_ptr<Sockets> sockets = NewSockets();
+  const SocketPair pair = sockets->OpenPair();
+  ASSERT_EQ(pair.error, 0);
+  const UniqueFd first(pair.first), second(pair.second);
+  for (int fd : {pair.first, pair.second}) {
+    EXPECT_NE(fcntl(fd, F_GETFL) & O_NONBLOCK, 0);
+    EXPECT_NE(fcntl(fd, F_GETFD) & FD_CLOEXEC, 0);
+  }
+  std::array<std::byte, 8> buffer;
+  EXPECT_EQ(sockets->Receive(pair.second, buffer), -EAGAIN);
+  const Bytes part = AsBytes("ab");
+  EXPECT_EQ(sockets->Send(pair.first, {&part, 1}), 2);
+  EXPECT_EQ(sockets->Receive(pair.second, buffer), 2);
+  EXPECT_EQ(sockets->ShutdownWrite(pair.first), 0);
+  EXPECT_EQ(sockets->Receive(pair.second, buffer), 0);
+  EXPECT_EQ(sockets->Send(pair.second, {&part, 1}), 2) << "half-closed";
+  EXPECT_EQ(sockets->LocalEndpoint(pair.first), Endpoint{});
+}
+
 class SocketsTest : public testing::TestWithParam<bool> {
  protected:
   bool v4() const { return GetParam(); }
