@@ -9,6 +9,7 @@
 #include "absl/strings/str_split.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/util/message_differencer.h"
+#include "server/dns_config_convert.h"
 #include "server/errors.h"
 
 namespace netstack::server {
@@ -212,7 +213,9 @@ absl::StatusOr<CheckedConfig> CheckConfig(const v1::Config& proto) {
   if (protect.has_bind_to_device()) {
     out.core.protect.bind_to_device = protect.bind_to_device();
   }
+  ReadDns(proto.dns(), out.core.dns, problems);
   for (ConfigProblem& p : Validate(out.core)) problems.push_back(std::move(p));
+  ReadControlD(proto.control_d(), out.control_d, problems);
   ReadControl(proto.control(), out.control, problems);
   if (!problems.empty()) return InvalidFields("INVALID_CONFIG", problems);
   return out;
@@ -252,6 +255,8 @@ v1::Config Effective(const CheckedConfig& config) {
   v1::ProtectConfig& protect = *out.mutable_protect();
   protect.set_so_mark(config.core.protect.so_mark);
   protect.set_bind_to_device(config.core.protect.bind_to_device);
+  WriteDns(config.core.dns, *out.mutable_dns());
+  WriteControlD(config.control_d, *out.mutable_control_d());
   v1::ControlConfig& control = *out.mutable_control();
   for (uint32_t uid : config.control.allowed_uids) {
     control.add_allowed_uids(uid);
@@ -269,9 +274,14 @@ absl::StatusOr<v1::Config> Merge(const v1::Config& current,
   v1::Config out = current;
   if (mask.paths().empty()) {
     CopySet(change, out);
+    KeepSecrets(current, out);
     return out;
   }
-  if (mask.paths_size() == 1 && mask.paths(0) == "*") return change;
+  if (mask.paths_size() == 1 && mask.paths(0) == "*") {
+    out = change;
+    KeepSecrets(current, out);
+    return out;
+  }
   Problems problems;
   for (const std::string& path : mask.paths()) {
     if (CopyPath(change, path, out)) continue;
@@ -280,6 +290,7 @@ absl::StatusOr<v1::Config> Merge(const v1::Config& current,
                                                     "the config.")});
   }
   if (!problems.empty()) return InvalidFields("INVALID_REQUEST", problems);
+  KeepSecrets(current, out);
   return out;
 }
 

@@ -14,6 +14,7 @@
 #include "google/protobuf/duration.pb.h"
 #include "google/protobuf/field_mask.pb.h"
 #include "netstack/v1/config.pb.h"
+#include "server/control_d_config.h"
 
 namespace netstack::server {
 
@@ -31,15 +32,17 @@ struct CheckedConfig {
   v1::Config proto;  // as set
   Config core;
   ControlConfig control;
+  ControlDConfig control_d;
 };
 
 // Checks everything and names every problem: INVALID_CONFIG, see errors.h.
 absl::StatusOr<CheckedConfig> CheckConfig(const v1::Config& proto);
 
-// Every default written out.
+// Every default written out, secrets hidden.
 v1::Config Effective(const CheckedConfig& config);
 
-// `current` after the change that UpdateConfigRequest describes.
+// `current` after the change that UpdateConfigRequest describes; secrets that
+// `change` leaves as they are are kept.
 // INVALID_REQUEST names mask paths that do not exist.
 absl::StatusOr<v1::Config> Merge(const v1::Config& current,
                                  const v1::Config& change,

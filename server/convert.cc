@@ -2,7 +2,9 @@
 
 #include <ctime>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "server/config_convert.h"
 
 namespace netstack::server {
@@ -123,6 +125,7 @@ void ToProto(const FlowInfo& flow, v1::Flow* out) {
   if (flow.dial_time != Duration::zero()) {
     ToProto(flow.dial_time, out->mutable_dial_time());
   }
+  out->set_name(flow.name);
 }
 
 void ToProto(const Stats& stats, v1::Stats* out) {
@@ -173,6 +176,11 @@ std::vector<ConfigProblem> FromProto(const v1::FlowFilter& filter,
     } else {
       problems.push_back({"filter.active_within", "not more than 0."});
     }
+  }
+  out->name_suffix = absl::AsciiStrToLower(filter.name_suffix());
+  absl::string_view suffix = out->name_suffix;
+  if (absl::ConsumeSuffix(&suffix, ".") || absl::ConsumePrefix(&suffix, ".")) {
+    out->name_suffix = std::string(suffix);
   }
   return problems;
 }

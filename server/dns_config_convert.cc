@@ -133,21 +133,22 @@ void ReadRule(const v1::DnsRule& in, const std::string& path,
   out.group = in.group();
   read.Addresses("addresses", in.addresses(), out.addresses);
   out.cname = in.cname();
+  for (int i = 0; i < in.types_size(); ++i) {
+    if (in.types(i) == 0 || in.types(i) > 65535) {
+      read.Fail(read.Path("types", i),
+                absl::StrCat(in.types(i), " is not between 1 and 65535."));
+    } else {
+      out.types.push_back(static_cast<uint16_t>(in.types(i)));
+    }
+  }
 }
 
-void ReadLists(const v1::DnsConfig& in, DnsConfig& out, Reader& read) {
+void ReadLists(const v1::DnsConfig& in, DnsConfig& out) {
   for (int i = 0; i < in.blocklists_size(); ++i) {
     const v1::DnsBlocklist& list = in.blocklists(i);
     DnsBlocklistConfig& to = out.blocklists.emplace_back();
     to.name = list.name();
     to.file = list.file();
-    to.allow = list.allow();
-    if (v1::DnsListFormat_IsValid(list.format())) {
-      to.format = static_cast<DnsListFormat>(list.format());
-    } else {
-      read.Fail(absl::StrCat(read.Path("blocklists", i), ".format"),
-                "not a known format.");
-    }
   }
 }
 
@@ -217,13 +218,17 @@ void ReadLimits(const v1::DnsLimitsConfig& in, DnsLimitsConfig& out,
   if (in.has_reserved_descriptors()) {
     out.reserved_descriptors = in.reserved_descriptors();
   }
-  if (in.has_max_names()) out.max_names = in.max_names();
 }
 
 void ReadLeaks(const v1::DnsConfig& in, DnsConfig& out, Problems& problems) {
   const v1::DnsRebindingConfig& rebinding = in.rebinding();
   if (rebinding.has_enabled()) out.rebinding.enabled = rebinding.enabled();
-  out.rebinding.allowed_domains = Strings(rebinding.allowed_domains());
+  if (!rebinding.allowed_domains().empty()) {
+    out.rebinding.allowed_domains = Strings(rebinding.allowed_domains());
+  }
+  Reader rebind("dns.rebinding", problems);
+  rebind.Prefixes("allowed_prefixes", rebinding.allowed_prefixes(),
+                  out.rebinding.allowed_prefixes);
 
   Reader address("dns.address_policy", problems);
   const v1::DnsAddressPolicyConfig& policy = in.address_policy();
@@ -246,6 +251,10 @@ void ReadLeaks(const v1::DnsConfig& in, DnsConfig& out, Problems& problems) {
     out.leaks.block_quic = Shifted<DnsQuicBlock>(leaks.block_quic());
   }
   out.leaks.quic_names = Strings(leaks.quic_names());
+  if (leaks.has_canary()) out.leaks.canary = leaks.canary();
+  if (leaks.has_block_private_relay()) {
+    out.leaks.block_private_relay = leaks.block_private_relay();
+  }
 }
 
 }  // namespace
@@ -283,7 +292,7 @@ void ReadDns(const v1::DnsConfig& in, DnsConfig& out, Problems& problems) {
     ReadRule(in.rules(i), read.Path("rules", i), out.rules.emplace_back(),
              problems);
   }
-  ReadLists(in, out, read);
+  ReadLists(in, out);
   if (!v1::DnsBlockAnswer_IsValid(in.block_answer())) {
     read.Fail("dns.block_answer", "not a known answer.");
   } else if (in.block_answer() != v1::DNS_BLOCK_ANSWER_UNSPECIFIED) {
@@ -330,13 +339,12 @@ void WriteDns(const DnsConfig& in, v1::DnsConfig& out) {
       to->add_addresses(ip.ToString());
     }
     to->set_cname(rule.cname);
+    for (uint16_t type : rule.types) to->add_types(type);
   }
   for (const DnsBlocklistConfig& list : in.blocklists) {
     v1::DnsBlocklist* to = out.add_blocklists();
     to->set_name(list.name);
     to->set_file(list.file);
-    to->set_format(static_cast<v1::DnsListFormat>(list.format));
-    to->set_allow(list.allow);
   }
   out.set_block_answer(static_cast<v1::DnsBlockAnswer>(in.block_answer));
   ToProto(in.block_ttl, out.mutable_block_ttl());
@@ -377,6 +385,9 @@ void WriteDns(const DnsConfig& in, v1::DnsConfig& out) {
   for (const std::string& domain : in.rebinding.allowed_domains) {
     rebinding.add_allowed_domains(domain);
   }
+  for (const IpPrefix& p : in.rebinding.allowed_prefixes) {
+    rebinding.add_allowed_prefixes(p.ToString());
+  }
 
   v1::DnsAddressPolicyConfig& policy = *out.mutable_address_policy();
   policy.set_enabled(in.address_policy.enabled);
@@ -397,6 +408,8 @@ void WriteDns(const DnsConfig& in, v1::DnsConfig& out) {
   for (const std::string& name : in.leaks.quic_names) {
     leaks.add_quic_names(name);
   }
+  leaks.set_canary(in.leaks.canary);
+  leaks.set_block_private_relay(in.leaks.block_private_relay);
 
   v1::DnsLimitsConfig& limits = *out.mutable_limits();
   limits.set_max_in_flight(in.limits.max_in_flight);
@@ -406,7 +419,6 @@ void WriteDns(const DnsConfig& in, v1::DnsConfig& out) {
   limits.set_max_connections(in.limits.max_connections);
   ToProto(in.limits.connection_idle, limits.mutable_connection_idle());
   limits.set_reserved_descriptors(in.limits.reserved_descriptors);
-  limits.set_max_names(in.limits.max_names);
 }
 
 }  // namespace netstack::server

@@ -28,7 +28,7 @@ bool Narrows(const v1::FlowFilter& f) {
   return f.has_id() || f.protocol() != v1::PROTOCOL_UNSPECIFIED ||
          f.state() != v1::FLOW_STATE_UNSPECIFIED || !f.app().empty() ||
          !f.remote().empty() || f.has_app_port() || f.has_remote_port() ||
-         f.has_active_within();
+         f.has_active_within() || !f.name_suffix().empty();
 }
 
 }  // namespace

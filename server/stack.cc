@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -36,6 +37,18 @@ std::vector<std::string> Without(std::vector<std::string> paths,
     return std::find(waiting.begin(), waiting.end(), p) != waiting.end();
   });
   return paths;
+}
+
+// Paths of what `wanted` changes only at the next start.
+std::vector<std::string> Waiting(const Config& core,
+                                 const ControlDConfig& control_d,
+                                 const CheckedConfig& wanted) {
+  std::vector<std::string> out = NeedsRestart(core, wanted.core);
+  std::vector<std::string> more =
+      ControlDDifference(control_d, wanted.control_d);
+  out.insert(out.end(), std::make_move_iterator(more.begin()),
+             std::make_move_iterator(more.end()));
+  return out;
 }
 
 }  // namespace
@@ -101,6 +114,7 @@ void Stack::StartNow(Done<absl::Status> done) {
     state_ = v1::STACK_STATE_RUNNING;
     info_ = *info;
     started_with_ = config;
+    started_control_d_ = config_.control_d;
     stack_start_ = std::chrono::steady_clock::now();
     stack_started_at_ = Now();
   }
@@ -166,12 +180,14 @@ absl::StatusOr<v1::UpdateConfigResponse> Stack::UpdateNow(
   CheckedConfig old;
   Runtime* runtime = nullptr;  // this is the supervisor's thread
   Config started_with;
+  ControlDConfig started_control_d;
   uint64_t revision = 0;
   {
     MutexLock lock(mu_);
     old = config_;
     runtime = run_.runtime.get();
     started_with = started_with_;
+    started_control_d = started_control_d_;
     revision = revision_;
   }
   if (request.has_revision() && request.revision() != revision) {
@@ -190,14 +206,16 @@ absl::StatusOr<v1::UpdateConfigResponse> Stack::UpdateNow(
   std::vector<std::string> changed =
       Difference(Effective(old), Effective(*wanted));
   std::vector<std::string> pending;
-  if (runtime != nullptr) pending = NeedsRestart(started_with, wanted->core);
+  if (runtime != nullptr) {
+    pending = Waiting(started_with, started_control_d, *wanted);
+  }
   for (std::string& path : Without(changed, pending)) {
     response.add_applied(std::move(path));
   }
   for (std::string& path : pending) {
     response.add_pending_restart(std::move(path));
   }
-  *response.mutable_config() = wanted->proto;
+  *response.mutable_config() = WithoutSecrets(wanted->proto);
   // A field that is set to its default changes nothing in effect, but is
   // another config all the same.
   const bool differs = !google::protobuf::util::MessageDifferencer::Equals(
@@ -267,7 +285,7 @@ v1::StackStatus Stack::GetStatus() const {
 v1::GetConfigResponse Stack::GetConfig() const {
   MutexLock lock(mu_);
   v1::GetConfigResponse out;
-  *out.mutable_config() = config_.proto;
+  *out.mutable_config() = WithoutSecrets(config_.proto);
   *out.mutable_effective() = Effective(config_);
   out.set_revision(revision_);
   for (std::string& path : PendingRestart()) {
@@ -305,7 +323,7 @@ void Stack::OnEvent(const Event& event) {
 
 std::vector<std::string> Stack::PendingRestart() const {
   if (!run_.runtime) return {};
-  return NeedsRestart(started_with_, config_.core);
+  return Waiting(started_with_, started_control_d_, config_);
 }
 
 }  // namespace netstack::server

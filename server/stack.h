@@ -118,6 +118,7 @@ class Stack final : public Observer {
   Run run_ ABSL_GUARDED_BY(mu_);
   EngineInfo info_ ABSL_GUARDED_BY(mu_);
   Config started_with_ ABSL_GUARDED_BY(mu_);
+  ControlDConfig started_control_d_ ABSL_GUARDED_BY(mu_);
   std::chrono::steady_clock::time_point stack_start_ ABSL_GUARDED_BY(mu_);
   google::protobuf::Timestamp stack_started_at_ ABSL_GUARDED_BY(mu_);
 

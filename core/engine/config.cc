@@ -1,11 +1,11 @@
 #include "core/engine/config.h"
 
-#include <cctype>
 #include <cstddef>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
+#include "core/engine/config_checker.h"
+#include "core/engine/dns_config_check.h"
 
 namespace netstack {
 namespace {
@@ -14,7 +14,6 @@ using std::chrono::hours;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr size_t kMaxInterfaceName = 15;  // IFNAMSIZ - 1
 constexpr size_t kMaxPrefixes = 256;      // searched for every packet
 // The protocol's own bounds: RFC 8200, section 5, and a 16-bit length.
 constexpr uint32_t kMinMtu = 1280, kMaxMtu = 65535;
@@ -24,64 +23,6 @@ constexpr uint32_t kMaxFlows = 1'000'000;
 constexpr uint32_t kMinReserved = 8, kMaxReserved = 65'536;
 constexpr uint64_t kMinBudget = 1024 * 1024;
 constexpr uint32_t kMaxIcmpErrors = 1'000'000;
-
-// Rules that a kernel has for names of network interfaces, and no "%", which
-// Linux would replace by a number of its choice.
-bool IsInterfaceName(absl::string_view name) {
-  if (name.empty() || name.size() > kMaxInterfaceName) return false;
-  if (name == "." || name == "..") return false;
-  for (char c : name) {
-    const auto u = static_cast<unsigned char>(c);
-    if (!std::isgraph(u) || c == '/' || c == ':' || c == '%') return false;
-  }
-  return true;
-}
-
-// Collects problems; every method adds at most one.
-class Checker {
- public:
-  void Fail(absl::string_view field, std::string problem) {
-    problems_.push_back({std::string(field), std::move(problem)});
-  }
-
-  void Range(absl::string_view field, uint64_t value, uint64_t min,
-             uint64_t max) {
-    if (value >= min && value <= max) return;
-    Fail(field, absl::StrCat(value, " is not between ", min, " and ", max,
-                             "."));
-  }
-
-  void RangeOrZero(absl::string_view field, uint64_t value, uint64_t min,
-                   uint64_t max) {
-    if (value == 0 || (value >= min && value <= max)) return;
-    Fail(field, absl::StrCat(value, " is neither 0 nor between ", min,
-                             " and ", max, "."));
-  }
-
-  void Time(absl::string_view field, Duration value, Duration min,
-            Duration max) {
-    if (value >= min && value <= max) return;
-    Fail(field, absl::StrCat(Text(value), " is not between ", Text(min),
-                             " and ", Text(max), "."));
-  }
-
-  void Name(absl::string_view field, absl::string_view name) {
-    if (IsInterfaceName(name)) return;
-    Fail(field, absl::StrCat("not an interface name: 1 to ",
-                             kMaxInterfaceName,
-                             " printable characters without space, \"/\", "
-                             "\":\" and \"%\" are."));
-  }
-
-  std::vector<ConfigProblem> Take() { return std::move(problems_); }
-
- private:
-  static std::string Text(Duration d) {
-    return absl::StrCat(std::chrono::duration<double>(d).count(), " s");
-  }
-
-  std::vector<ConfigProblem> problems_;
-};
 
 // Empty, or what is wrong with the prefix.
 std::string PrefixProblem(const IpPrefix& p) {
@@ -99,7 +40,7 @@ std::string PrefixProblem(const IpPrefix& p) {
   return "";
 }
 
-void CheckTun(const TunConfig& tun, Checker& check) {
+void CheckTun(const TunConfig& tun, ConfigChecker& check) {
   if (tun.fd < -1) {
     check.Fail("tun.fd", absl::StrCat(tun.fd, " is not a descriptor."));
   }
@@ -120,7 +61,7 @@ void CheckTun(const TunConfig& tun, Checker& check) {
   }
 }
 
-void CheckTcp(const TcpConfig& tcp, Checker& check) {
+void CheckTcp(const TcpConfig& tcp, ConfigChecker& check) {
   check.Time("tcp.dial_timeout", tcp.dial_timeout, milliseconds(100),
              seconds(600));
   // The upper bounds keep every deadline far from the clock's end. RFC 5382's
@@ -156,7 +97,7 @@ void CheckTcp(const TcpConfig& tcp, Checker& check) {
   }
 }
 
-void CheckLimits(const LimitsConfig& limits, Checker& check) {
+void CheckLimits(const LimitsConfig& limits, ConfigChecker& check) {
   check.RangeOrZero("limits.max_flows", limits.max_flows, 1, kMaxFlows);
   check.RangeOrZero("limits.reserved_descriptors",
                     limits.reserved_descriptors, kMinReserved, kMaxReserved);
@@ -174,10 +115,11 @@ void CheckLimits(const LimitsConfig& limits, Checker& check) {
 }  // namespace
 
 std::vector<ConfigProblem> Validate(const Config& config) {
-  Checker check;
+  ConfigChecker check;
   CheckTun(config.tun, check);
   CheckTcp(config.tcp, check);
   CheckLimits(config.limits, check);
+  CheckDns(config.dns, check);
   if (!config.protect.bind_to_device.empty()) {
     check.Name("protect.bind_to_device", config.protect.bind_to_device);
   }

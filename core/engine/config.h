@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/base/time.h"
+#include "core/engine/dns_config.h"
 #include "core/wire/ip_address.h"
 
 namespace netstack {
@@ -78,6 +79,7 @@ struct Config {
   TcpConfig tcp;
   LimitsConfig limits;
   ProtectConfig protect;
+  DnsConfig dns;
 };
 
 // One violated rule. `field` is the path in netstack.v1.Config, for example

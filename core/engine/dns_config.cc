@@ -21,7 +21,7 @@ using std::chrono::seconds;
 
 constexpr size_t kMaxGroups = 64, kMaxUpstreams = 16, kMaxAddresses = 16;
 constexpr size_t kMaxRules = 4096, kMaxDomains = 1024, kMaxClients = 64;
-constexpr size_t kMaxLists = 64, kMaxNames = 4096, kMaxExempt = 256;
+constexpr size_t kMaxLists = 64, kMaxNames = 4096, kMaxExempt = 256, kMaxQuicNames = 256, kMaxTypes = 64;
 constexpr size_t kMaxServers = 8, kMaxPins = 8, kMaxRcodes = 16;
 constexpr size_t kMaxLabel = 63;
 constexpr char kSystem[] = "system";
@@ -186,10 +186,11 @@ void CheckRule(const DnsConfig& dns, size_t index, ConfigChecker& check) {
     check.Fail(absl::StrCat(path, ".name"),
                absl::StrCat("longer than ", kMaxLabel, " bytes."));
   }
-  if (rule.domains.empty() && rule.clients.empty()) {
+  if (rule.domains.empty() && rule.clients.empty() && rule.types.empty()) {
     check.Fail(absl::StrCat(path, ".domains"),
-               "neither domains nor clients: it would match everything.");
+               "no domains, clients or types: it would match everything.");
   }
+  CheckCount(absl::StrCat(path, ".types"), rule.types, kMaxTypes, check);
   CheckNames(absl::StrCat(path, ".domains"), rule.domains, kMaxDomains, check);
   CheckCount(absl::StrCat(path, ".clients"), rule.clients, kMaxClients, check);
   CheckCount(absl::StrCat(path, ".addresses"), rule.addresses, kMaxAddresses,
@@ -292,6 +293,8 @@ void CheckCache(const DnsCacheConfig& c, ConfigChecker& check) {
 void CheckLeaks(const DnsConfig& dns, ConfigChecker& check) {
   CheckNames("dns.rebinding.allowed_domains", dns.rebinding.allowed_domains,
              kMaxDomains, check);
+  CheckCount("dns.rebinding.allowed_prefixes", dns.rebinding.allowed_prefixes,
+             kMaxExempt, check);
   check.Time("dns.address_policy.grace", dns.address_policy.grace, seconds(0),
              hours(24));
   CheckCount("dns.address_policy.exempt", dns.address_policy.exempt,
@@ -299,7 +302,8 @@ void CheckLeaks(const DnsConfig& dns, ConfigChecker& check) {
   check.Range("dns.address_policy.max_addresses",
               dns.address_policy.max_addresses, 1024, 1'000'000);
   CheckNames("dns.leaks.doh_names", dns.leaks.doh_names, kMaxNames, check);
-  CheckNames("dns.leaks.quic_names", dns.leaks.quic_names, kMaxNames, check);
+  CheckNames("dns.leaks.quic_names", dns.leaks.quic_names, kMaxQuicNames,
+             check);
   if (dns.leaks.block_quic == DnsQuicBlock::kByName &&
       dns.leaks.quic_names.empty()) {
     check.Fail("dns.leaks.quic_names",
@@ -318,7 +322,6 @@ void CheckDnsLimits(const DnsLimitsConfig& l, ConfigChecker& check) {
              minutes(10));
   check.RangeOrZero("dns.limits.reserved_descriptors", l.reserved_descriptors,
                     8, 65536);
-  check.Range("dns.limits.max_names", l.max_names, 0, 1'000'000);
 }
 
 }  // namespace

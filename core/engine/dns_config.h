@@ -70,16 +70,13 @@ struct DnsRuleConfig {
   std::string group;
   std::vector<IpAddress> addresses;
   std::string cname;
+  std::vector<uint16_t> types;
   friend bool operator==(const DnsRuleConfig&, const DnsRuleConfig&) = default;
 };
-
-enum class DnsListFormat : uint8_t { kAuto, kHosts, kDomains, kAdblock };
 
 struct DnsBlocklistConfig {
   std::string name;
   std::string file;
-  DnsListFormat format = DnsListFormat::kAuto;
-  bool allow = false;
   friend bool operator==(const DnsBlocklistConfig&,
                          const DnsBlocklistConfig&) = default;
 };
@@ -114,14 +111,16 @@ struct DnsCacheConfig {
 
 struct DnsRebindingConfig {
   bool enabled = false;
-  std::vector<std::string> allowed_domains;
+  std::vector<std::string> allowed_domains = {".local", ".lan", ".home.arpa",
+                                              ".internal"};
+  std::vector<IpPrefix> allowed_prefixes;
 };
 
 struct DnsAddressPolicyConfig {
   bool enabled = false;
   Duration grace = std::chrono::minutes(5);
   std::vector<IpPrefix> exempt;
-  uint32_t max_addresses = 65536;
+  uint32_t max_addresses = 16384;
 };
 
 enum class DnsQuicBlock : uint8_t { kNone, kByName, kAll };
@@ -132,6 +131,8 @@ struct DnsLeaksConfig {
   std::vector<std::string> doh_names;
   DnsQuicBlock block_quic = DnsQuicBlock::kNone;
   std::vector<std::string> quic_names;
+  bool canary = true;
+  bool block_private_relay = false;
 };
 
 struct DnsLimitsConfig {
@@ -141,7 +142,6 @@ struct DnsLimitsConfig {
   uint32_t max_connections = 256;
   Duration connection_idle = std::chrono::seconds(30);
   uint32_t reserved_descriptors = 0;
-  uint32_t max_names = 16384;
 };
 
 struct DnsConfig {

@@ -1,4 +1,5 @@
 // Config as file and as message: forms, refusals field by field, masks.
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -96,22 +97,156 @@ TEST(Config, DefaultsAreTheCores) {
 
 // Every leaf is written out, so that a new field cannot be forgotten.
 TEST(Config, EffectiveHasEveryField) {
-  auto checked = CheckConfig(Text("control { allowed_uids: 7 }"));
+  auto checked = CheckConfig(Text(
+      "control { allowed_uids: 7 }"
+      "dns {"
+      "  groups { name: 'g' upstreams { address: 'tls://dns.example' "
+      "           bootstrap: '192.0.2.1' tls_name: 'dns.example' "
+      "           pins: 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=' "
+      "           http_get: false } }"
+      "  rules { name: 'r' domains: '.a' clients: '10.0.0.0/8' action: "
+      "          DNS_RULE_ACTION_REWRITE addresses: '192.0.2.1' types: 1 }"
+      "  blocklists { name: 'l' file: '/l' }"
+      "  resolver { bootstrap_servers: '192.0.2.1' "
+      "             system_servers: '[2001:db8::1]:5353' }"
+      "  rebinding { allowed_prefixes: '10.0.0.0/8' }"
+      "  address_policy { exempt: '10.0.0.0/8' }"
+      "  leaks { doh_names: 'a.example' quic_names: 'b.example' }"
+      "}"
+      "control_d { resolver_id: 'x' api_addresses: '192.0.2.1' }"));
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  // Optional and repeated fields, at every depth; strings of lists' entries
+  // may be empty.
+  const std::function<void(const google::protobuf::Message&, std::string)>
+      check = [&check](const google::protobuf::Message& message,
+                       const std::string& path) {
+        const auto* r = message.GetReflection();
+        const auto* type = message.GetDescriptor();
+        for (int i = 0; i < type->field_count(); ++i) {
+          const auto* f = type->field(i);
+          const std::string name = path + f->name();
+          if (!f->is_repeated() && !f->has_presence()) continue;
+          if (f->is_repeated()) {
+            EXPECT_GT(r->FieldSize(message, f), 0) << name;
+            continue;
+          }
+          EXPECT_TRUE(r->HasField(message, f)) << name;
+          if (f->cpp_type() != f->CPPTYPE_MESSAGE ||
+              f->message_type()->full_name() == "google.protobuf.Duration") {
+            continue;
+          }
+          check(r->GetMessage(message, f), name + ".");
+        }
+      };
+  check(Effective(*checked), "");
+}
+
+TEST(Config, ANameConfigSurvivesTheWayThereAndBack) {
+  const v1::Config config = Text(
+      "dns { enabled: true default_group: 'g' "
+      "  groups { name: 'g' upstreams { address: 'https://d.example/q' "
+      "             bootstrap: '2001:db8::1' http_get: true } "
+      "           upstreams { address: '192.0.2.7' } } "
+      "  rules { name: 'n' domains: '*.example' action: DNS_RULE_ACTION_BLOCK "
+      "          block_answer: DNS_BLOCK_ANSWER_REFUSED } "
+      "  rules { clients: '10.0.0.0/8' action: DNS_RULE_ACTION_FORWARD "
+      "          group: 'g' } "
+      "  rules { domains: 'c.example' action: DNS_RULE_ACTION_REWRITE "
+      "          cname: 'd.example' } "
+      "  leaks { block_quic: DNS_QUIC_BLOCK_BY_NAME quic_names: '.v.example' }"
+      "}");
+  auto checked = CheckConfig(config);
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  auto again = CheckConfig(Effective(*checked));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_THAT(Difference(Effective(*checked), Effective(*again)), IsEmpty());
+  const DnsConfig& dns = again->core.dns;
+  ASSERT_EQ(dns.groups.size(), 1u);
+  EXPECT_EQ(dns.groups[0].upstreams[0].bootstrap[0].ToString(), "2001:db8::1");
+  EXPECT_TRUE(dns.groups[0].upstreams[0].http_get);
+  ASSERT_EQ(dns.rules.size(), 3u);
+  EXPECT_EQ(dns.rules[0].block_answer, DnsBlockAnswer::kRefused);
+  EXPECT_EQ(dns.rules[1].action, DnsRuleAction::kForward);
+  EXPECT_EQ(dns.rules[2].cname, "d.example");
+  EXPECT_EQ(dns.leaks.block_quic, DnsQuicBlock::kByName);
+}
+
+TEST(Config, EveryBadFieldOfNamesIsNamed) {
+  EXPECT_THAT(
+      BadFields("dns { default_group: 'none' "
+                "  groups { name: 'a b' } "
+                "  groups { name: 'g' upstreams { address: 'dns.example' } "
+                "    upstreams { address: 'tls://x:0' } "
+                "    upstreams { address: '192.0.2.1' tls_name: 'x' } "
+                "    upstreams { address: 'https://h/' pins: 'short' } "
+                "    upstreams { address: '192.0.2.1' "
+                "                transport: DNS_TRANSPORT_DOT } "
+                "    upstreams { address: '192.0.2.1' bootstrap: 'y' } } "
+                "  rules { action: DNS_RULE_ACTION_BLOCK } "
+                "  rules { domains: 'a..b' } "
+                "  rules { domains: 'a' action: DNS_RULE_ACTION_REWRITE } "
+                "  rules { domains: 'a' action: DNS_RULE_ACTION_FORWARD "
+                "          group: 'none' types: 0 } "
+                "  blocklists { file: 'relative' } "
+                "  resolver { timeout { seconds: 60 } failover_rcodes: 24 "
+                "             system_servers: 'host' } "
+                "  cache { max_bytes: 1 } "
+                "  address_policy { exempt: 'z' max_addresses: 1 } "
+                "  leaks { block_quic: DNS_QUIC_BLOCK_BY_NAME } "
+                "  limits { max_in_flight: 1 } }"),
+      testing::UnorderedElementsAre(
+          "dns.default_group", "dns.groups[0].name", "dns.groups[0].upstreams",
+          "dns.groups[1].upstreams[0].address",
+          "dns.groups[1].upstreams[1].address",
+          "dns.groups[1].upstreams[2].tls_name",
+          "dns.groups[1].upstreams[3].pins[0]",
+          "dns.groups[1].upstreams[4].transport",
+          "dns.groups[1].upstreams[5].bootstrap[0]", "dns.rules[0].domains",
+          "dns.rules[1].action", "dns.rules[1].domains[0]",
+          "dns.rules[2].addresses", "dns.rules[3].group",
+          "dns.rules[3].types[0]", "dns.blocklists[0].file",
+          "dns.resolver.timeout", "dns.resolver.failover_rcodes[0]",
+          "dns.resolver.system_servers[0]", "dns.cache.max_bytes",
+          "dns.address_policy.exempt[0]", "dns.address_policy.max_addresses",
+          "dns.leaks.quic_names", "dns.limits.max_in_flight"));
+}
+
+TEST(Config, ControlDsFieldsAreChecked) {
+  EXPECT_THAT(
+      BadFields("control_d { resolver_id: 'a' provision_token: 'b' "
+                "  hostname: 'a_b' api_url: 'http://x' api_addresses: 'y' "
+                "  ca_file: 'z' state_file: 'w' "
+                "  refetch_interval { seconds: 1 } client_mac: 'a b' }"),
+      testing::UnorderedElementsAre(
+          "control_d.provision_token", "control_d.hostname",
+          "control_d.api_url", "control_d.api_addresses[0]",
+          "control_d.ca_file", "control_d.state_file",
+          "control_d.refetch_interval", "control_d.client_mac"));
+}
+
+TEST(Secrets, AreToldAsSetAndKeptByThat) {
+  const v1::Config set = Text("control_d { resolver_id: 'deadbeef' }");
+  const v1::Config shown = WithoutSecrets(set);
+  EXPECT_EQ(shown.control_d().resolver_id(), "(set)");
+  auto checked = CheckConfig(set);
   ASSERT_TRUE(checked.ok());
-  const v1::Config effective = Effective(*checked);
-  const auto* r = effective.GetReflection();
-  for (int i = 0; i < v1::Config::descriptor()->field_count(); ++i) {
-    const auto* part = v1::Config::descriptor()->field(i);
-    const auto& message = r->GetMessage(effective, part);
-    for (int j = 0; j < part->message_type()->field_count(); ++j) {
-      const auto* f = part->message_type()->field(j);
-      const bool set =
-          f->is_repeated()
-              ? message.GetReflection()->FieldSize(message, f) > 0
-              : message.GetReflection()->HasField(message, f);
-      EXPECT_TRUE(set) << part->name() << "." << f->name();
-    }
+  EXPECT_EQ(Effective(*checked).DebugString().find("deadbeef"),
+            std::string::npos);
+  // Read, edited and written.
+  v1::Config edited = shown;
+  edited.mutable_control_d()->set_client_host("laptop");
+  for (const auto& mask : {Mask({"*"}), Mask({}), Mask({"control_d"})}) {
+    auto merged = Merge(set, edited, mask);
+    ASSERT_TRUE(merged.ok());
+    EXPECT_EQ(merged->control_d().resolver_id(), "deadbeef");
+    EXPECT_EQ(merged->control_d().client_host(), "laptop");
   }
+  auto removed = Merge(set, {}, Mask({"control_d.resolver_id"}));
+  ASSERT_TRUE(removed.ok());
+  EXPECT_TRUE(removed->control_d().resolver_id().empty());
+  // There is none that it could stand for.
+  EXPECT_THAT(BadFields("control_d { resolver_id: '(set)' }"),
+              ElementsAre("control_d.resolver_id"));
 }
 
 TEST(Config, EveryBadFieldIsNamed) {
