@@ -375,7 +375,7 @@ struct WriteOptions {
   uint32_t age = 0;
   // What is told instead of a TTL that has run out (RFC 8767: 30).
   uint32_t expired_ttl = 0;
-  std::optional<ExtendedError> extended_error;
+  std::optional<ExtendedError> extended_error = std::nullopt;
 };
 
 // `stored` as the answer to `query`: its id, RD, CD, the question's case, EDNS
