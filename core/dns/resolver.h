@@ -11,8 +11,9 @@
 // event of PollToken::Kind::kDns and OnTurn() once per turn, after the events,
 // and sleeps no longer than until next_deadline(). An idle resolver has none.
 //
-// Callbacks run inside OnTurn() only, never inside Resolve() or Cancel(). They
-// may call Resolve() and Cancel(), nothing else here.
+// Callbacks run inside OnTurn() and Shutdown() only, never inside Resolve() or
+// Cancel(). They may call Resolve() and Cancel(), nothing else here; `rule` of
+// their reply is valid until then, the rest of it until they return.
 #ifndef CORE_DNS_RESOLVER_H_
 #define CORE_DNS_RESOLVER_H_
 
@@ -29,9 +30,13 @@
 #include "core/base/siphash.h"
 #include "core/base/time.h"
 #include "core/dial/dialer.h"
+#include "core/dns/blocklist.h"
+#include "core/dns/cache.h"
 #include "core/dns/message.h"
+#include "core/dns/policy.h"
 #include "core/dns/resolver_options.h"
 #include "core/platform/poller.h"
+#include "core/platform/system_dns.h"
 #include "core/wire/ip_address.h"
 
 namespace netstack {
@@ -40,10 +45,10 @@ enum class DnsTransport : uint8_t { kUdp, kTcp };
 
 // Who gave the answer.
 enum class DnsSource : uint8_t {
-  kPolicy,    // a rule or a list: blocked or rewritten
+  kPolicy,  // a rule or a list: blocked or rewritten
   kCache,
   kUpstream,
-  kFailure,   // ours: SERVFAIL, FORMERR and the like
+  kFailure,  // ours: SERVFAIL, FORMERR and the like
 };
 inline constexpr absl::string_view kDnsSourceNames[] = {"policy", "cache",
                                                         "upstream", "failure"};
@@ -88,34 +93,39 @@ struct DnsReply {
   const dns::Query* query = nullptr;
   DnsSource source = DnsSource::kFailure;
   DnsFailure failure = DnsFailure::kNone;
-  uint8_t rcode = 0;  // of the header
-  bool stale = false;      // older than its TTL (RFC 8767)
-  bool coalesced = false;  // somebody else's question was the same
-  absl::string_view upstream;  // its name, with kUpstream and kCache
-  absl::string_view rule;      // the rule or list that decided; may be empty
-  Duration latency{};          // since Resolve()
+  uint8_t rcode = 0;           // of the header
+  bool stale = false;          // older than its TTL (RFC 8767)
+  bool coalesced = false;      // somebody else's question was the same
+  absl::string_view upstream;  // its name, with kUpstream
+  // What the policy did, with kPolicy, and whether the name that was asked for
+  // or what the answer led to made it do so.
+  dns::PolicyAction action = dns::PolicyAction::kPass;
+  dns::PolicySource policy = dns::PolicySource::kNone;
+  bool of_answer = false;
+  absl::string_view rule;  // the rule or list that decided; may be empty
+  Duration latency{};      // since Resolve()
 };
 
 struct DnsUpstreamInfo {
   std::string name;
   DnsUpstreamKind kind = DnsUpstreamKind::kPlain;
-  std::string server;                // as configured
-  std::vector<Endpoint> addresses;   // in use, the preferred one first
+  std::string server;               // as configured
+  std::vector<Endpoint> addresses;  // in use, the preferred one first
   bool up = true;
   uint32_t consecutive_failures = 0;
-  Duration next_probe{};  // with !up: from now
+  Duration next_probe{};   // with !up: from now
   std::string last_error;  // a sentence; empty when there was none
 
   uint64_t queries = 0;
   uint64_t answers = 0;
-  uint64_t timeouts = 0;     // no answer when the query ended
-  uint64_t failures = 0;     // refused, unreachable, reset, HTTP errors
-  uint64_t bad_rcodes = 0;   // answers in failover_rcodes
-  uint64_t mismatched = 0;   // forged or late: another id or question
+  uint64_t timeouts = 0;      // no answer when the query ended
+  uint64_t failures = 0;      // refused, unreachable, reset, HTTP errors
+  uint64_t bad_rcodes = 0;    // answers in failover_rcodes
+  uint64_t mismatched = 0;    // forged or late: another id or question
   uint64_t tls_failures = 0;  // certificate, name, pin or handshake
-  uint64_t truncated = 0;    // asked again over TCP
-  uint64_t connections = 0;  // opened: TCP, TLS, HTTPS
-  uint64_t resumed = 0;      // of these by a TLS session ticket
+  uint64_t truncated = 0;     // asked again over TCP
+  uint64_t connections = 0;   // opened: TCP, TLS, HTTPS
+  uint64_t resumed = 0;       // of these by a TLS session ticket
   uint32_t in_flight = 0;
   uint32_t sockets = 0;
   // Of the last 256 answers; zero when there is none.
@@ -126,7 +136,7 @@ struct DnsUpstreamInfo {
 };
 
 struct DnsStats {
-  uint64_t queries = 0;  // Resolve()
+  uint64_t queries = 0;       // Resolve()
   uint64_t replies[4] = {};   // by DnsSource
   uint64_t failures[7] = {};  // by DnsFailure
   uint64_t coalesced = 0;
@@ -139,6 +149,7 @@ struct DnsStats {
   uint32_t in_flight = 0;    // different questions
   uint32_t waiting = 0;      // apps
   uint32_t sockets = 0;
+  dns::Cache::Stats cache;
 };
 
 // What the engine tells its observer. Called inside OnTurn(); not to call back.
@@ -161,6 +172,7 @@ class Resolver {
     ResolverListener* listener = nullptr;  // may be null
     // Random bits that nobody else knows: ids are made of them.
     SipHashKey secret;
+    SystemDns* system_dns = nullptr;  // null: the host's own
   };
 
   using QueryId = uint64_t;  // never 0, never used twice
@@ -190,10 +202,15 @@ class Resolver {
   // Another network: connections are opened anew, addresses of upstreams
   // looked up again, health forgotten. Queries under way are asked again.
   virtual void OnNetworkChanged(Instant now) = 0;
-  // How many answers were forgotten: of `name` and what is below it, or all
-  // of them with an empty name.
-  virtual size_t FlushCache(absl::string_view name) = 0;
-  // Every query is answered with SERVFAIL, every socket closed.
+  // What happens to names; in force from the next query and the next answer
+  // on, for cached ones too.
+  virtual void SetRules(std::shared_ptr<const dns::RuleSet> rules) = 0;
+  virtual void SetBlocklist(std::shared_ptr<const dns::Blocklist> list) = 0;
+  // How many answers were forgotten: of `name`, and of what is below it if
+  // `below`; all of them with an empty name, none with one that is no name.
+  virtual size_t FlushCache(absl::string_view name, bool below) = 0;
+  // Every query is answered with SERVFAIL, inside this call; every socket is
+  // closed.
   virtual void Shutdown(Instant now) = 0;
 
   virtual void OnSocket(const PollEvent& event, Instant now) = 0;

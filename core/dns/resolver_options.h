@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/base/time.h"
+#include "core/dns/cache.h"
 #include "core/wire/ip_address.h"
 
 namespace netstack {
@@ -50,7 +51,7 @@ struct DnsUpstreamOptions {
 
 // Upstreams in the order in which they are asked.
 struct DnsGroupOptions {
-  std::string name;  // what rules call it; unique
+  std::string name;                    // what rules call it; unique
   std::vector<std::string> upstreams;  // names; empty: the system's resolver
   friend bool operator==(const DnsGroupOptions&,
                          const DnsGroupOptions&) = default;
@@ -107,6 +108,11 @@ struct DnsResolverOptions {
   // Never used as the system's resolver: our own addresses, which would be a
   // loop.
   std::vector<IpPrefix> own_prefixes;
+  // How much is kept of what was answered, and for how long.
+  dns::Cache::Options cache;
+  // An expired answer is served when upstreams have not answered within this
+  // (RFC 8767, section 5); the question goes on for the cache.
+  Duration stale_after = std::chrono::milliseconds(1800);
   // Certificates that are trusted, PEM. Empty: the system's store.
   std::string ca_file;
 

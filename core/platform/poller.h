@@ -49,7 +49,12 @@ struct PollEvent {
 // Loop thread only, but for Wake().
 class Poller {
  public:
-  enum class Trigger { kLevelRead, kLevelReadWrite, kEdgeReadWrite };
+  enum class Trigger {
+    kLevelRead,
+    kLevelWrite,
+    kLevelReadWrite,
+    kEdgeReadWrite,
+  };
 
   virtual ~Poller() = default;
   // 0 or -errno. The poller does not own `fd`; closing it removes it.

@@ -34,6 +34,8 @@ uint32_t EpollEvents(Poller::Trigger trigger) {
   switch (trigger) {
     case Poller::Trigger::kLevelRead:
       return EPOLLIN;
+    case Poller::Trigger::kLevelWrite:
+      return EPOLLOUT;
     case Poller::Trigger::kLevelReadWrite:
       return EPOLLIN | EPOLLOUT;
     case Poller::Trigger::kEdgeReadWrite:

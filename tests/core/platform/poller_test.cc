@@ -112,6 +112,18 @@ TEST_F(PollerTest, LevelReadWriteAndBack) {
   EXPECT_TRUE(Poll().empty());
 }
 
+TEST_F(PollerTest, LevelWriteTellsOfRoomAndNotOfData) {
+  ASSERT_EQ(poller_->Add(ours_.get(), kToken, Poller::Trigger::kLevelWrite),
+            0);
+  Write(theirs_);
+  for (int i = 0; i < 2; ++i) {
+    const auto events = Poll();
+    ASSERT_EQ(events.size(), 1u);
+    EXPECT_TRUE(events[0].writable);
+    EXPECT_FALSE(events[0].readable);
+  }
+}
+
 TEST_F(PollerTest, ModifyChangesToken) {
   ASSERT_EQ(poller_->Add(ours_.get(), kToken, Poller::Trigger::kLevelRead), 0);
   PollToken other = kToken;
