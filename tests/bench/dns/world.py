@@ -182,6 +182,7 @@ server:
     pidfile: ""
     use-syslog: no
     do-not-query-localhost: no
+    local-zone: "test." nodefault
     module-config: "iterator"
     num-threads: 1
     minimal-responses: no
@@ -207,7 +208,8 @@ remote-control:
         wait_for(("127.0.0.1", port))
 
     def resolver(self, program, port, *options):
-        process = self.run(program, f"127.0.0.1:{port}", *options)
+        process = self.run(pathlib.Path(program).resolve(),
+                           f"127.0.0.1:{port}", *options)
         wait_for(("127.0.0.1", port))
         return process
 
