@@ -1,0 +1,9 @@
+#include "core/platform/thread.h"
+
+#include <pthread.h>
+
+namespace netstack {
+
+void NameThisThread(const char* name) { pthread_setname_np(name); }
+
+}  // namespace netstack
