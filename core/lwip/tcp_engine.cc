@@ -38,7 +38,7 @@
 //  9. lwIP never sends a part of a segment. So it is given only as many bytes
 //     as the app's window takes now (Write), and when the window shrinks
 //     below a queued segment, that is split here (SplitForWindow) and not by
-//     the persist timer, which waits 1.5 s. And it is given nothing while a
+//     the persist timer, which waits 0.3 s. And it is given nothing while a
 //     fast retransmission is kept from the TUN: tcp_write() would append the
 //     new bytes to that old segment.
 // 10. FIN is given to lwIP only when nothing is unsent: tcp_split_unsent_seg()

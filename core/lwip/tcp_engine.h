@@ -67,7 +67,7 @@ struct TcpConn {
   bool starved : 1 = false;      // lwIP had no memory; the timer tries again
 
   Instant ack_due = kNever;   // delayed ACK
-  Instant slow_due = kNever;  // lwIP's 500 ms timer, while it is busy
+  Instant slow_due = kNever;  // lwIP's slow timer, while it is busy
 };
 
 // The SYN, as far as it matters to us.
