@@ -184,6 +184,7 @@ void Loop::Turn(Instant deadline) {
   }
   if (tun_more_) ReadTun();
   tcp_->OnTurn(now_);
+  tcp_->set_memory_short(!reserve_.Refill());
   if (writer_.blocked() != tun_watched_for_write_) WatchTun();
   if (trim_at_ == kNever) {
     // Traffic, or flows that timers ended.
@@ -365,7 +366,8 @@ Stats Loop::GetStats() const {
   s.memory.pressure = tcp_->memory_waits();
   s.memory.flow_records = tcp_->record_memory();
   s.memory.allocation_failures =
-      pool_.allocation_failures() + tcp_engine_->allocation_failures();
+      pool_.allocation_failures() + tcp_engine_->allocation_failures() +
+      reserve_.given();
   s.loop = loop_stats_;
   s.flow_limit = FlowLimit();
   s.descriptors_used = dialer_.in_use();

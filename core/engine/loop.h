@@ -11,6 +11,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
+#include "core/base/memory_reserve.h"
 #include "core/base/mutex.h"
 #include "core/dial/dialer.h"
 #include "core/engine/config.h"
@@ -108,6 +109,7 @@ class Loop final : public Engine, public ForwardListener {
   DropCounters drops_;
   LoopStats loop_stats_;
   // In the order of construction: each uses those above it.
+  MemoryReserve reserve_;
   BufferPool pool_;
   FlowSlots slots_;
   TunWriter writer_;

@@ -60,6 +60,8 @@ constexpr uint8_t kReadsPerTurn = 4;
 constexpr uint32_t kWorthShrinking = 16 * 1024;
 // The least room worth a read while bytes are under way.
 constexpr uint32_t kLeastRead = 16 * 1024;
+// How long a flow waits after malloc(3) failed.
+constexpr Duration kMemoryRetry = std::chrono::milliseconds(10);
 // Room in a fresh chunk of outbound bytes, so that small segments share one.
 constexpr uint32_t kLeastUpChunk = 2 * 1024;
 
@@ -203,7 +205,7 @@ void TcpForwarder::Open(const Packet& packet, const TcpSegment& segment,
     return AnswerReset(key, segment);
   }
   if (!Admits(segment, key, local, now)) return;
-  TcpFlow* flow = slab_.Allocate();
+  TcpFlow* flow = memory_short_ ? nullptr : slab_.Allocate();
   if (flow == nullptr) {
     if (!local) parts_.slots->Give();
     return Drop(DropReason::kNoMemory);
@@ -629,18 +631,15 @@ bool TcpForwarder::PumpDown(TcpFlow* flow, Instant now) {
     if (flow->conn.tx_bytes >= options_.buffer_floor &&
         !parts_.pool->HasRoom(room)) {
       parts_.listener->OnPressure(Pressure::kMemory);
-      if (!flow->in_starved) {
-        ++memory_waits_;
-        flow->in_starved = true;
-        starved_.push_back(flow);
-      }
+      WaitForMemory(flow);
       break;
     }
     Chunk* chunk = parts_.pool->Allocate(
         room > kLeastRead ? BufferPool::kFullChunk : room);
     if (chunk == nullptr) {
-      // Tried again when something happens; the app's window is our brake.
-      MakeReady(flow);
+      // Whoever frees memory may not be us: time has to tell.
+      memory_retry_at_ = std::min(memory_retry_at_, now + kMemoryRetry);
+      WaitForMemory(flow);
       break;
     }
     const int64_t n =
@@ -677,6 +676,13 @@ void TcpForwarder::Progress(TcpFlow* flow, Instant now) {
   WaitForTunIfBlocked(flow);
   UpdateState(flow, now);
   if (flow->state != FlowState::kClosed) Rearm(flow);
+}
+
+void TcpForwarder::WaitForMemory(TcpFlow* flow) {
+  if (flow->in_starved) return;
+  ++memory_waits_;
+  flow->in_starved = true;
+  starved_.push_back(flow);
 }
 
 void TcpForwarder::WaitForTunIfBlocked(TcpFlow* flow) {
@@ -868,7 +874,9 @@ void TcpForwarder::OnTurn(Instant now) {
     flow->timer_at = kNever;
     OnTimer(flow, now);
   });
-  if (!starved_.empty() && parts_.pool->HasRoom(BufferPool::kFullChunk)) {
+  if (now >= memory_retry_at_) memory_retry_at_ = kNever;
+  if (memory_retry_at_ == kNever && !starved_.empty() &&
+      parts_.pool->HasRoom(BufferPool::kFullChunk)) {
     for (TcpFlow* flow : starved_) {
       flow->in_starved = false;
       if (flow->state != FlowState::kClosed) MakeReady(flow);
@@ -895,7 +903,8 @@ void TcpForwarder::OnTurn(Instant now) {
 }
 
 Instant TcpForwarder::next_deadline(Instant now) const {
-  return ready_.empty() ? wheel_.next_deadline() : now;
+  if (!ready_.empty()) return now;
+  return std::min(wheel_.next_deadline(), memory_retry_at_);
 }
 
 void TcpForwarder::OnTimer(TcpFlow* flow, Instant now) {

@@ -90,6 +90,9 @@ class TcpForwarder final : public FlowSource {
   // Resets every flow on both sides. Nothing may follow.
   void Shutdown(Instant now);
 
+  // Memory is so short that no flow is opened (see base/memory_reserve.h).
+  void set_memory_short(bool is) { memory_short_ = is; }
+
   void SetFlowChanges(bool wanted) override { flow_changes_ = wanted; }
   std::vector<FlowInfo> List(const FlowFilter& filter, uint64_t after_id,
                              size_t limit, Instant now) const override;
@@ -145,6 +148,7 @@ class TcpForwarder final : public FlowSource {
   bool PumpDown(TcpFlow* flow, Instant now);
   uint32_t RoomDown(TcpFlow* flow) const;
   void Progress(TcpFlow* flow, Instant now);
+  void WaitForMemory(TcpFlow* flow);
   void WaitForTunIfBlocked(TcpFlow* flow);
   void Acknowledged(TcpFlow* flow, uint32_t bytes);
 
@@ -181,13 +185,16 @@ class TcpForwarder final : public FlowSource {
   uint64_t memory_waits_ = 0;
   bool flow_changes_ = false;
   bool shutting_down_ = false;
+  bool memory_short_ = false;
+  // When flows that found no memory for a chunk try again.
+  Instant memory_retry_at_ = kNever;
 
   uint32_t turn_ = 1;  // counts OnTurn()
   std::vector<TcpFlow*> touched_;  // had segments in the batch at hand
   std::vector<TcpFlow*> ready_;    // had more to do than one turn allows
   std::vector<TcpFlow*> working_;  // ready_ of the turn at hand
   std::vector<TcpFlow*> blocked_;  // wait for the TUN
-  std::vector<TcpFlow*> starved_;  // wait for the memory budget
+  std::vector<TcpFlow*> starved_;  // wait for memory, or its budget
   std::vector<TcpFlow*> ended_;    // to be freed at the end of the turn
   std::deque<PollToken> time_wait_;  // oldest first; may be stale
   std::vector<Bytes> up_parts_;

@@ -32,8 +32,9 @@ Fd OpenForWriting(const std::string& path) {
 
 // In the child, between fork and exec: system calls only, since other threads
 // of the test may have held any lock.
-[[noreturn]] void Become(char* const* argv, const ProcessOptions& options,
-                         int ns, int out, int err, pid_t parent) {
+[[noreturn]] void Become(char* const* argv, char* const* environment,
+                         const ProcessOptions& options, int ns, int out,
+                         int err, pid_t parent) {
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -51,7 +52,7 @@ Fd OpenForWriting(const std::string& path) {
   if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0) {
     _exit(kCouldNotStart);
   }
-  execvp(argv[0], argv);
+  execvpe(argv[0], argv, environment);
   _exit(kCouldNotStart);
 }
 
@@ -64,6 +65,15 @@ Process::Process(const std::vector<std::string>& arguments,
     argv.push_back(const_cast<char*>(a.c_str()));
   }
   argv.push_back(nullptr);
+  std::vector<char*> environment;
+  // The first of a name counts.
+  for (const std::string& entry : options.environment) {
+    environment.push_back(const_cast<char*>(entry.c_str()));
+  }
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    environment.push_back(*entry);
+  }
+  environment.push_back(nullptr);
   Fd ns;
   if (!options.ns.empty()) {
     ns = Fd(open(("/run/netns/" + options.ns).c_str(), O_RDONLY | O_CLOEXEC));
@@ -75,7 +85,8 @@ Process::Process(const std::vector<std::string>& arguments,
   const pid_t parent = getpid();
   pid_ = fork();
   if (pid_ == 0) {
-    Become(argv.data(), options, ns.get(), out.get(), err.get(), parent);
+    Become(argv.data(), environment.data(), options, ns.get(), out.get(),
+           err.get(), parent);
   }
   EXPECT_GT(pid_, 0) << "fork";
 }

@@ -21,6 +21,7 @@ struct ProcessOptions {
   std::string errors{};      // file for stderr; empty: as stdout
   std::string directory{};   // working directory; empty: ours
   unsigned descriptors = 0;  // RLIMIT_NOFILE, soft and hard; 0: ours
+  std::vector<std::string> environment{};  // NAME=VALUE, beside ours
 };
 
 // How a program ended.

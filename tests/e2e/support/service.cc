@@ -268,7 +268,8 @@ void Service::Launch() {
                                socket_path()},
       ProcessOptions{.ns = World().gw(),
                      .output = dir_ / "log",
-                     .descriptors = options_.descriptors});
+                     .descriptors = options_.descriptors,
+                     .environment = options_.environment});
   // A channel that failed once waits seconds before it tries again.
   ASSERT_TRUE(Eventually([this] {
     return !process_->running() || Answers(socket_path());

@@ -74,6 +74,7 @@ struct ServiceOptions {
   int mtu = 1500;
   bool offload = true;
   unsigned descriptors = 0;  // RLIMIT_NOFILE; 0: ours
+  std::vector<std::string> environment{};  // NAME=VALUE
   bool start = true;         // start the stack
   bool attach = true;        // and move the TUN to app
 };
