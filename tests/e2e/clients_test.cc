@@ -107,25 +107,10 @@ TEST_P(ClientsTest, CurlInParallel) {
 }
 
 // HTTP/2 without TLS; one transfer a time, since curl 7.88 does not use such a
-// connection twice on any route. nginx is not among the packages that our tests
-// ask for; the way through the TUN is the same as for the others.
+// connection twice on any route.
 TEST_P(ClientsTest, CurlHttp2) {
-  const std::string nginx = "/usr/sbin/nginx";
-  if (!fs::exists(nginx)) {
-    GTEST_SKIP() << "HTTP/2 was not tried: there is no nginx on this machine";
-  }
-  WriteFile(files_ / "nginx.conf",
-            "daemon off;\nmaster_process off;\npid " + (files_ / "nginx.pid") +
-                ";\nerror_log stderr;\nevents {}\nhttp {\n  access_log off;\n"
-                "  client_body_temp_path body;\n  proxy_temp_path proxy;\n"
-                "  fastcgi_temp_path fastcgi;\n  uwsgi_temp_path uwsgi;\n"
-                "  scgi_temp_path scgi;\n"
-                "  server {\n    listen [::]:8080 http2 ipv6only=off;\n"
-                "    root " +
-                (files_ / "www") + ";\n  }\n}\n");
   const auto server = Serve(
-      {nginx, "-p", files_.path(), "-e", "stderr", "-c", files_ / "nginx.conf"},
-      8080);
+      {"nghttpd", "--no-tls", "--htdocs", files_ / "www", "8080"}, 8080);
   const std::string base = "http://" + Host() + ":8080/";
   const std::string version =
       Curl({"--http2-prior-knowledge", "-o", files_ / "got", "-w",

@@ -121,6 +121,18 @@ def check_include_roots(path, text):
             yield f"includes {name}: write it from the repository root"
 
 
+def check_own_header_first(path, text):
+    """x.cc begins with x.h: compiling it shows that x.h needs nothing else.
+    (tests/structure compiles only the headers without a .cc by themselves.)
+    """
+    if not path.endswith(".cc") or path.startswith("tests/"):
+        return
+    own = path[:-2] + "h"
+    found = includes(text)
+    if own in found and found[0] != own:
+        yield f"includes {found[0]} before its own header"
+
+
 def check_include_guards(path, text):
     """A header's guard is its path."""
     if not path.endswith(".h") or path.startswith("core/lwip/port/"):
@@ -248,6 +260,8 @@ BAD = [
     ("core/engine/x.cc", "#include <unistd.h>", "system's unistd.h"),
     ("core/lwip/x.cc", "#include <sys/uio.h>", "system's sys/uio.h"),
     ("core/wire/x.cc", '#include "../base/a.h"', "repository root"),
+    ("core/wire/x.cc", '#include <string>\n#include "core/wire/x.h"',
+     "before its own"),
     ("core/wire/x.h", "#pragma once\n", "include guard CORE_WIRE_X_H_"),
     ("core/wire/x.h", GUARDED.format("WIRE_X_H", ""), "include guard"),
     ("core/forward/x.cc", "std::chrono::steady_clock::now()", "a clock"),
