@@ -74,6 +74,41 @@ void ReadLimits(const v1::LimitsConfig& in, LimitsConfig& out) {
     out.icmp_errors_per_second = in.icmp_errors_per_second();
   }
   if (in.has_icmp_error_burst()) out.icmp_error_burst = in.icmp_error_burst();
+  if (in.has_icmp_errors_per_path()) {
+    out.icmp_errors_per_path = in.icmp_errors_per_path();
+  }
+}
+
+void ReadAddress(const char* field, bool has, const std::string& text,
+                 IpAddress& out, Problems& problems) {
+  if (!has) return;
+  if (const auto ip = IpAddress::Parse(text)) {
+    out = *ip;
+  } else {
+    problems.push_back(
+        {field, absl::StrCat("\"", text, "\" is not an IP address.")});
+  }
+}
+
+void ReadIcmp(const v1::IcmpConfig& in, IcmpConfig& out, Problems& problems) {
+  ReadAddress("icmp.gateway_v4", in.has_gateway_v4(), in.gateway_v4(),
+              out.gateway_v4, problems);
+  ReadAddress("icmp.gateway_v6", in.has_gateway_v6(), in.gateway_v6(),
+              out.gateway_v6, problems);
+  ReadDuration("icmp.idle_timeout", in.has_idle_timeout(), in.idle_timeout(),
+               &out.idle_timeout, problems);
+  if (in.has_max_sockets()) out.max_sockets = in.max_sockets();
+}
+
+void ReadFragments(const v1::FragmentConfig& in, FragmentConfig& out,
+                   Problems& problems) {
+  if (in.has_max_bytes()) out.max_bytes = in.max_bytes();
+  if (in.has_max_datagrams()) out.max_datagrams = in.max_datagrams();
+  if (in.has_max_per_datagram()) out.max_per_datagram = in.max_per_datagram();
+  ReadDuration("fragments.timeout_v4", in.has_timeout_v4(), in.timeout_v4(),
+               &out.timeout_v4, problems);
+  ReadDuration("fragments.timeout_v6", in.has_timeout_v6(), in.timeout_v6(),
+               &out.timeout_v6, problems);
 }
 
 void CheckRange(const char* field, uint64_t value, uint64_t low, uint64_t high,
@@ -208,6 +243,8 @@ absl::StatusOr<CheckedConfig> CheckConfig(const v1::Config& proto) {
   ReadTun(proto.tun(), out.core.tun, problems);
   ReadTcp(proto.tcp(), out.core.tcp, problems);
   ReadLimits(proto.limits(), out.core.limits);
+  ReadIcmp(proto.icmp(), out.core.icmp, problems);
+  ReadFragments(proto.fragments(), out.core.fragments, problems);
   const v1::ProtectConfig& protect = proto.protect();
   if (protect.has_so_mark()) out.core.protect.so_mark = protect.so_mark();
   if (protect.has_bind_to_device()) {
@@ -252,6 +289,19 @@ v1::Config Effective(const CheckedConfig& config) {
   limits.set_memory_budget(l.memory_budget);
   limits.set_icmp_errors_per_second(l.icmp_errors_per_second);
   limits.set_icmp_error_burst(l.icmp_error_burst);
+  limits.set_icmp_errors_per_path(l.icmp_errors_per_path);
+  v1::IcmpConfig& icmp = *out.mutable_icmp();
+  icmp.set_gateway_v4(config.core.icmp.gateway_v4.ToString());
+  icmp.set_gateway_v6(config.core.icmp.gateway_v6.ToString());
+  ToProto(config.core.icmp.idle_timeout, icmp.mutable_idle_timeout());
+  icmp.set_max_sockets(config.core.icmp.max_sockets);
+  v1::FragmentConfig& fragments = *out.mutable_fragments();
+  const FragmentConfig& f = config.core.fragments;
+  fragments.set_max_bytes(f.max_bytes);
+  fragments.set_max_datagrams(f.max_datagrams);
+  fragments.set_max_per_datagram(f.max_per_datagram);
+  ToProto(f.timeout_v4, fragments.mutable_timeout_v4());
+  ToProto(f.timeout_v6, fragments.mutable_timeout_v6());
   v1::ProtectConfig& protect = *out.mutable_protect();
   protect.set_so_mark(config.core.protect.so_mark);
   protect.set_bind_to_device(config.core.protect.bind_to_device);

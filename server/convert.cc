@@ -50,6 +50,30 @@ void Fill(const TcpStats& s, v1::TcpStats* out) {
   out->set_lwip_asserts(s.lwip_asserts);
 }
 
+void Fill(const FragmentStats& s, v1::FragmentStats* out) {
+  out->set_reassembled(s.reassembled);
+  out->set_used(s.used);
+  out->set_timed_out(s.timed_out);
+  out->set_evicted(s.evicted);
+  out->set_overlapped(s.overlapped);
+  out->set_held(s.held);
+  out->set_datagrams(s.datagrams);
+  out->set_bytes(s.bytes);
+}
+
+void Fill(const IcmpStats& s, v1::IcmpStats* out) {
+  out->set_opened(s.opened);
+  out->set_evicted(s.evicted);
+  out->set_requests(s.requests);
+  out->set_replies(s.replies);
+  out->set_errors_passed(s.errors_passed);
+  out->set_gateway_echoes(s.gateway_echoes);
+  out->set_outbound_bytes(s.outbound_bytes);
+  out->set_inbound_bytes(s.inbound_bytes);
+  out->set_sockets(s.sockets);
+  out->set_active(s.active);
+}
+
 void Fill(const DialStats& s, v1::DialStats* out) {
   out->set_attempts(s.attempts);
   out->set_connected(s.connected);
@@ -132,6 +156,8 @@ void ToProto(const Stats& stats, v1::Stats* out) {
   ToProto(stats.uptime, out->mutable_uptime());
   Fill(stats.tun, out->mutable_tun());
   Fill(stats.tcp, out->mutable_tcp());
+  Fill(stats.fragments, out->mutable_fragments());
+  Fill(stats.icmp, out->mutable_icmp());
   Fill(stats.dial, out->mutable_dial());
   Fill(stats.memory, out->mutable_memory());
   Fill(stats.loop, out->mutable_loop());

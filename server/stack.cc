@@ -13,10 +13,17 @@
 namespace netstack::server {
 namespace {
 
-constexpr v1::TrafficKind kSupported[] = {v1::TRAFFIC_KIND_TCP};
-constexpr v1::TrafficKind kUnsupported[] = {
-    v1::TRAFFIC_KIND_UDP, v1::TRAFFIC_KIND_ICMP, v1::TRAFFIC_KIND_DNS,
+constexpr v1::TrafficKind kSupported[] = {
+    v1::TRAFFIC_KIND_TCP,
+    v1::TRAFFIC_KIND_ICMP,
     v1::TRAFFIC_KIND_FRAGMENTS};
+constexpr v1::TrafficKind kUnsupported[] = {
+    v1::TRAFFIC_KIND_UDP,
+    v1::TRAFFIC_KIND_DNS};
+
+// What brings echoes back; a group of our own would do as well.
+constexpr char kPingAdvice[] =
+    "sysctl -w net.ipv4.ping_group_range='0 2147483647'";
 
 // Greater for each run, also of the next process: microseconds since 1970.
 uint64_t NextEpoch(uint64_t last) {
@@ -279,6 +286,8 @@ v1::StackStatus Stack::GetStatus() const {
   out.mutable_tun()->set_mtu(info_.tun_mtu);
   out.mutable_tun()->set_offload(info_.offload);
   out.set_flow_limit(info_.flow_limit);
+  out.mutable_ping()->set_permitted(info_.ping_permitted);
+  if (!info_.ping_permitted) out.mutable_ping()->set_advice(kPingAdvice);
   return out;
 }
 
@@ -316,6 +325,14 @@ void Stack::OnEvent(const Event& event) {
     case EventType::kStackFailed:
     case EventType::kConfigChanged:
       return;
+    case EventType::kPingNotPermitted: {
+      {
+        MutexLock lock(mu_);
+        info_.ping_permitted = false;
+      }
+      events_->Add(ToProto(event.type), event.message, event.flow_id);
+      return;
+    }
     default:
       events_->Add(ToProto(event.type), event.message, event.flow_id);
   }

@@ -178,6 +178,38 @@ void AddTcp(StatsTable& t, const Stats& stats) {
   }
 }
 
+void AddIcmp(StatsTable& t, const Stats& stats) {
+  t.Group("Echoes (ping)");
+  t.Gauge("now", ShowCount(stats.icmp().active()),
+          absl::StrCat("by ", ShowCount(stats.icmp().sockets()), " sockets"));
+  t.Count("requests", [](const Stats& s) { return s.icmp().requests(); });
+  t.Count("replies", [](const Stats& s) { return s.icmp().replies(); });
+  t.Count("ICMP errors passed on",
+          [](const Stats& s) { return s.icmp().errors_passed(); });
+  t.Count("answered for the gateway",
+          [](const Stats& s) { return s.icmp().gateway_echoes(); });
+  t.Count(
+      "made way", [](const Stats& s) { return s.icmp().evicted(); }, true);
+}
+
+void AddFragments(StatsTable& t, const Stats& stats) {
+  t.Group("Fragments of the apps");
+  t.Gauge("waiting", ShowCount(stats.fragments().held()),
+          absl::StrCat("in ",
+                       ShowBytes(static_cast<double>(
+                           stats.fragments().bytes()))));
+  t.Count("datagrams made whole",
+          [](const Stats& s) { return s.fragments().reassembled(); });
+  t.Count(
+      "timed out", [](const Stats& s) { return s.fragments().timed_out(); },
+      true);
+  t.Count(
+      "made way", [](const Stats& s) { return s.fragments().evicted(); }, true);
+  t.Count(
+      "overlapping",
+      [](const Stats& s) { return s.fragments().overlapped(); }, true);
+}
+
 void AddDials(StatsTable& t) {
   t.Group("Dials (connections to the host side)");
   t.Count("attempts", [](const Stats& s) { return s.dial().attempts(); });
@@ -303,12 +335,12 @@ std::string DropMeaning(DropReason reason) {
       return "an address that no unicast packet may have";
     case netstack::v1::DROP_REASON_MULTICAST:
       return "multicast or broadcast, which is not carried";
-    case netstack::v1::DROP_REASON_FRAGMENT:
-      return "IP fragments are not carried yet";
+    case netstack::v1::DROP_REASON_BAD_FRAGMENT:
+      return "a fragment of impossible length, place or mark";
     case netstack::v1::DROP_REASON_UDP_UNSUPPORTED:
       return "UDP is not carried yet";
-    case netstack::v1::DROP_REASON_ICMP_UNSUPPORTED:
-      return "ICMP (ping) is not carried yet";
+    case netstack::v1::DROP_REASON_ICMP_NOT_CARRIED:
+      return "a type of ICMP that stays on the app's link";
     case netstack::v1::DROP_REASON_DNS_UNSUPPORTED:
       return "DNS (port 53) is not carried yet";
     case netstack::v1::DROP_REASON_UNKNOWN_PROTOCOL:
@@ -340,7 +372,27 @@ std::string DropMeaning(DropReason reason) {
     case netstack::v1::DROP_REASON_TUN_WRITE_FAILED:
       return "the TUN refused the packet";
     case netstack::v1::DROP_REASON_ICMP_RATE_LIMITED:
-      return "beyond limits.icmp_errors_per_second";
+      return "beyond limits.icmp_errors_per_second or …_path";
+    case netstack::v1::DROP_REASON_ICMP_ERROR_FROM_APP:
+      return "an app's ICMP error about a packet of ours";
+    case netstack::v1::DROP_REASON_ECHO_NOT_PERMITTED:
+      return "no ping sockets (netstackctl status says why)";
+    case netstack::v1::DROP_REASON_ECHO_NOT_SENT:
+      return "an echo that the host did not take";
+    case netstack::v1::DROP_REASON_ECHO_UNASKED:
+      return "about an echo that nobody waits for";
+    case netstack::v1::DROP_REASON_TTL_EXPIRED:
+      return "TTL or hop limit used up here (traceroute)";
+    case netstack::v1::DROP_REASON_FRAGMENT_OVERLAP:
+      return "fragments that overlap, and their datagram";
+    case netstack::v1::DROP_REASON_FRAGMENT_DUPLICATE:
+      return "the same fragment again";
+    case netstack::v1::DROP_REASON_FRAGMENT_TINY:
+      return "a first fragment without its whole header";
+    case netstack::v1::DROP_REASON_FRAGMENT_LIMIT:
+      return "fragments beyond a limit of `fragments`";
+    case netstack::v1::DROP_REASON_FRAGMENT_TIMEOUT:
+      return "fragments whose rest did not come in time";
     default:
       return "";
   }
@@ -363,6 +415,8 @@ std::string RenderStats(const StatsSample& now, const StatsSample* before,
                          ShowDuration(ToAbsl(now.stats.uptime())), " ago:\n\n");
     AddTun(table);
     AddTcp(table, now.stats);
+    AddIcmp(table, now.stats);
+    AddFragments(table, now.stats);
     AddDials(table);
     AddMemory(table, now.stats);
     AddLoop(table, now, before);

@@ -25,6 +25,8 @@ std::string KindText(int kind) {
       return "ICMP (ping)";
     case netstack::v1::TRAFFIC_KIND_DNS:
       return "DNS";
+    case netstack::v1::TRAFFIC_KIND_FRAGMENTS:
+      return "fragments";
     default:
       return ShortName(static_cast<TrafficKind>(kind));
   }
@@ -96,6 +98,11 @@ std::string RenderStatus(const StackStatus& status, const Stats& stats,
   row("Not carried",
       absl::StrCat(KindsText(status.unsupported()),
                    status.unsupported().empty() ? "" : ": dropped, counted"));
+  if (status.has_ping() && !status.ping().permitted()) {
+    row("Ping", {absl::StrCat("not permitted by the system; permit it with: ",
+                              Printable(status.ping().advice())),
+                 Style::kWarn});
+  }
   row("Config", absl::StrCat("revision ", status.config_revision()));
   if (!status.pending_restart().empty()) {
     row("", {absl::StrCat("waits for a restart of the stack: ",

@@ -29,9 +29,11 @@ namespace netstack {
   X(kBadAddress, "BAD_ADDRESS",                                                \
     "source or destination that no unicast packet may have")                   \
   X(kMulticast, "MULTICAST", "multicast or broadcast destination")             \
-  X(kFragment, "FRAGMENT", "an IP fragment (reassembly is not built yet)")     \
+  X(kBadFragment, "BAD_FRAGMENT",                                              \
+    "a fragment of impossible length, place or mark, and its datagram")        \
   X(kUdpUnsupported, "UDP_UNSUPPORTED", "UDP, which is not built yet")         \
-  X(kIcmpUnsupported, "ICMP_UNSUPPORTED", "ICMP, which is not built yet")      \
+  X(kIcmpNotCarried, "ICMP_NOT_CARRIED",                                       \
+    "ICMP of a type that does not leave the app's own link")                   \
   X(kDnsUnsupported, "DNS_UNSUPPORTED", "DNS (port 53), not built yet")        \
   X(kUnknownProtocol, "UNKNOWN_PROTOCOL", "a transport we do not carry")       \
   X(kTcpNoFlow, "TCP_NO_FLOW", "TCP, not a SYN, of a flow that is not known")  \
@@ -56,7 +58,25 @@ namespace netstack {
   X(kShuttingDown, "SHUTTING_DOWN", "the stack is stopping")                   \
   X(kTunWriteFailed, "TUN_WRITE_FAILED", "the TUN refused the packet")         \
   X(kIcmpRateLimited, "ICMP_RATE_LIMITED",                                     \
-    "an ICMP error of ours beyond the rate limit")
+    "an ICMP error of ours beyond the rate limit")                             \
+  X(kTtlExpired, "TTL_EXPIRED",                                                \
+    "TTL or hop limit used up on us, as a router's would be")                  \
+  X(kFragmentOverlap, "FRAGMENT_OVERLAP",                                      \
+    "fragments that overlap, and all others of their datagram")                \
+  X(kFragmentDuplicate, "FRAGMENT_DUPLICATE", "the same fragment again")       \
+  X(kFragmentTiny, "FRAGMENT_TINY",                                            \
+    "a first fragment without its transport's whole header")                   \
+  X(kFragmentLimit, "FRAGMENT_LIMIT",                                          \
+    "fragments beyond a limit, or that made way for newer ones")               \
+  X(kFragmentTimeout, "FRAGMENT_TIMEOUT",                                      \
+    "fragments whose datagram did not become whole in time")                   \
+  X(kIcmpErrorFromApp, "ICMP_ERROR_FROM_APP",                                  \
+    "an app's ICMP error about what was delivered to it")                      \
+  X(kEchoNotPermitted, "ECHO_NOT_PERMITTED",                                   \
+    "an echo, but the system permits us no ping sockets")                      \
+  X(kEchoNotSent, "ECHO_NOT_SENT", "an echo that the host did not take")       \
+  X(kEchoUnasked, "ECHO_UNASKED",                                              \
+    "an echo reply, or an error about an echo, that nobody waits for")
 
 enum class DropReason : uint8_t {
 #define NETSTACK_X(id, name, text) id,
@@ -70,7 +90,7 @@ inline constexpr std::array kDropReasonNames = {
 #undef NETSTACK_X
 };
 inline constexpr size_t kDropReasonCount = kDropReasonNames.size();
-static_assert(static_cast<size_t>(DropReason::kIcmpRateLimited) + 1 ==
+static_assert(static_cast<size_t>(DropReason::kEchoUnasked) + 1 ==
               kDropReasonCount);
 
 // The proto's name without its prefix, e.g. "TOO_SHORT".

@@ -27,29 +27,31 @@ class RateLimiter {
     credit_ = std::min(credit_, capacity());
   }
 
-  // Whether one more may happen now; if so it is counted. `now` never goes
-  // back; if it does, nothing is refilled until it catches up.
-  bool Take(Instant now) {
+  // Whether one more may happen now, which one token permits; it costs
+  // `tokens`, if need be on credit: a price that varies around one hides from
+  // watchers how full the bucket is. `now` never goes back; if it does,
+  // nothing is refilled until it catches up.
+  bool Take(Instant now, uint32_t tokens = 1) {
     if (per_second_ == 0) return false;
     Refill(now);
     if (credit_ < kToken) return false;
-    credit_ -= kToken;
+    credit_ -= tokens * kToken;
     return true;
   }
 
  private:
   // Credit is counted in billionths of a token, so that every nanosecond
   // adds the whole number `per_second_`.
-  static constexpr uint64_t kToken = 1'000'000'000;
+  static constexpr int64_t kToken = 1'000'000'000;
 
-  uint64_t capacity() const { return burst_ * kToken; }
+  int64_t capacity() const { return burst_ * kToken; }
 
   void Refill(Instant now) {
     if (now <= last_) return;
-    const auto elapsed = static_cast<uint64_t>((now - last_).count());
+    const int64_t elapsed = (now - last_).count();
     last_ = now;
     // Compared by division first: the product could overflow.
-    const uint64_t missing = capacity() - credit_;
+    const int64_t missing = capacity() - credit_;
     credit_ = elapsed > missing / per_second_
                   ? capacity()
                   : credit_ + elapsed * per_second_;
@@ -57,7 +59,7 @@ class RateLimiter {
 
   uint32_t per_second_ = 0;
   uint32_t burst_ = 1;
-  uint64_t credit_ = 0;
+  int64_t credit_ = 0;
   Instant last_{};
 };
 

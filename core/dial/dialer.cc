@@ -70,24 +70,35 @@ Dial Dialer::DialUdp(const Endpoint& to) {
   return {Count(outcome), -1};
 }
 
-Dial Dialer::DialTcp(const Endpoint& to) {
+Dial Dialer::DialTcp(const Endpoint& to, uint8_t ttl) {
+  const bool v4 = to.ip.IsV4();
   ++stats_.attempts;
-  const Dial open = OpenProtected(SocketKind::kTcp, to.ip.IsV4());
+  const Dial open = OpenProtected(SocketKind::kTcp, v4);
   if (open.fd < 0) return {Count(open.outcome), -1};
   const int fd = open.fd;
   if (options_.user_timeout > Duration::zero()) {
     // A wish of the operator's; the flow works without it.
     (void)sockets_->SetUserTimeout(fd, options_.user_timeout);
   }
+  // Both are for the app's eyes only.
+  if (ttl != 0) (void)sockets_->SetTtl(fd, v4, ttl);
+  (void)sockets_->KeepErrors(fd, v4, true);
   const DialOutcome outcome = DialOutcomeOf(-sockets_->Connect(fd, to));
   if (outcome == DialOutcome::kInProgress) return {outcome, fd};
-  if (outcome == DialOutcome::kConnected) return {Count(outcome), fd};
+  if (outcome == DialOutcome::kConnected) {
+    (void)sockets_->KeepErrors(fd, v4, false);
+    return {Count(outcome), fd};
+  }
   Close(fd, false);
   return {Count(outcome), -1};
 }
 
-DialOutcome Dialer::FinishDial(int fd) {
-  return Count(DialOutcomeOf(-sockets_->TakeError(fd)));
+DialOutcome Dialer::FinishDial(int fd, bool v4) {
+  const DialOutcome outcome = DialOutcomeOf(-sockets_->TakeError(fd));
+  if (outcome == DialOutcome::kConnected) {
+    (void)sockets_->KeepErrors(fd, v4, false);
+  }
+  return Count(outcome);
 }
 
 void Dialer::Close(int fd, bool reset) {

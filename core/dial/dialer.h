@@ -54,7 +54,8 @@ class Dialer {
   }
 
   // Opens, protects, connects without waiting.
-  Dial DialTcp(const Endpoint& to);
+  // `ttl`: of what the socket sends; 0: the system's own.
+  Dial DialTcp(const Endpoint& to, uint8_t ttl = 0);
   // The same for a datagram socket that talks to one remote only; such a
   // connect() is done at once.
   Dial DialUdp(const Endpoint& to);
@@ -64,7 +65,7 @@ class Dialer {
   Dial Open(SocketKind kind, bool v4);
   // What the socket says once it is writable or in error. Counts the result;
   // to be called once per kInProgress. Does not close.
-  DialOutcome FinishDial(int fd);
+  DialOutcome FinishDial(int fd, bool v4);
   // Counts a dial that the caller gave up for time.
   void GaveUp() { ++stats_.timed_out; }
   // Gives a socket back, whatever became of it. `reset`: with RST.

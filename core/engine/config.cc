@@ -23,6 +23,12 @@ constexpr uint32_t kMaxFlows = 1'000'000;
 constexpr uint32_t kMinReserved = 8, kMaxReserved = 65'536;
 constexpr uint64_t kMinBudget = 1024 * 1024;
 constexpr uint32_t kMaxIcmpErrors = 1'000'000;
+// Two of the largest datagrams, since less could never hold one and its books.
+constexpr uint64_t kMinFragmentBytes = Reassembler::kFloor;
+constexpr uint64_t kMaxFragmentBytes = uint64_t{1} << 30;
+constexpr uint32_t kMaxDatagrams = 65'536;
+// 2: a datagram of one fragment is none. 8192: as many as offsets.
+constexpr uint32_t kMinPerDatagram = 2, kMaxPerDatagram = 8192;
 
 // Empty, or what is wrong with the prefix.
 std::string PrefixProblem(const IpPrefix& p) {
@@ -110,6 +116,30 @@ void CheckLimits(const LimitsConfig& limits, ConfigChecker& check) {
     check.Range("limits.icmp_error_burst", limits.icmp_error_burst, 1,
                 kMaxIcmpErrors);
   }
+  check.Range("limits.icmp_errors_per_path", limits.icmp_errors_per_path, 0,
+              kMaxIcmpErrors);
+}
+
+void CheckGateway(absl::string_view field, const IpAddress& ip, bool v4,
+                  ConfigChecker& check) {
+  if (ip.IsV4() != v4) {
+    check.Fail(field, absl::StrCat(ip.ToString(), " is not an IPv",
+                                   v4 ? "4" : "6", " address."));
+  } else if (ip.IsUnspecified() || ip.IsLoopback() || ip.IsMulticast() ||
+             ip.IsLimitedBroadcast()) {
+    check.Fail(field, absl::StrCat(ip.ToString(),
+                                   " cannot be the sender of a packet."));
+  }
+}
+
+void CheckFragments(const FragmentConfig& f, ConfigChecker& check) {
+  check.Range("fragments.max_bytes", f.max_bytes, kMinFragmentBytes,
+              kMaxFragmentBytes);
+  check.Range("fragments.max_datagrams", f.max_datagrams, 1, kMaxDatagrams);
+  check.Range("fragments.max_per_datagram", f.max_per_datagram,
+              kMinPerDatagram, kMaxPerDatagram);
+  check.Time("fragments.timeout_v4", f.timeout_v4, seconds(1), seconds(120));
+  check.Time("fragments.timeout_v6", f.timeout_v6, seconds(1), seconds(120));
 }
 
 }  // namespace
@@ -120,6 +150,13 @@ std::vector<ConfigProblem> Validate(const Config& config) {
   CheckTcp(config.tcp, check);
   CheckLimits(config.limits, check);
   CheckDns(config.dns, check);
+  CheckGateway("icmp.gateway_v4", config.icmp.gateway_v4, true, check);
+  CheckGateway("icmp.gateway_v6", config.icmp.gateway_v6, false, check);
+  // RFC 5508, REQ-1, wants at least 60 s; shorter is the user's choice.
+  check.Time("icmp.idle_timeout", config.icmp.idle_timeout, seconds(1),
+             hours(1));
+  check.Range("icmp.max_sockets", config.icmp.max_sockets, 1, 65'536);
+  CheckFragments(config.fragments, check);
   if (!config.protect.bind_to_device.empty()) {
     check.Name("protect.bind_to_device", config.protect.bind_to_device);
   }

@@ -10,6 +10,9 @@
 
 #include "core/base/time.h"
 #include "core/engine/dns_config.h"
+#include "core/forward/icmp_forwarder.h"
+#include "core/forward/icmp_responder.h"
+#include "core/forward/reassembler.h"
 #include "core/wire/ip_address.h"
 
 namespace netstack {
@@ -66,6 +69,29 @@ struct LimitsConfig {
   // ICMP errors of ours per second, and in one burst (RFC 1812, 4.3.2.8).
   uint32_t icmp_errors_per_second = 1000;
   uint32_t icmp_error_burst = 50;
+  // Of these, per second about one pair of app and remote address; zero: no
+  // limit but the one above.
+  uint32_t icmp_errors_per_path = 100;
+};
+
+// Who we are to traceroute, and how ICMP goes through us.
+struct IcmpConfig {
+  // First hop and sender of errors that we make ourselves, per family:
+  // GatewayAddresses says why these.
+  IpAddress gateway_v4 = GatewayAddresses{}.v4;
+  IpAddress gateway_v6 = GatewayAddresses{}.v6;
+  // IcmpForwarder::Options says more.
+  Duration idle_timeout = IcmpForwarder::Options{}.idle;
+  uint32_t max_sockets = IcmpForwarder::Options{}.max_sockets;
+};
+
+// Reassembly of the apps' fragments; Reassembler::Options says more.
+struct FragmentConfig {
+  uint64_t max_bytes = Reassembler::Options{}.max_bytes;
+  uint32_t max_datagrams = Reassembler::Options{}.max_datagrams;
+  uint32_t max_per_datagram = Reassembler::Options{}.max_fragments;
+  Duration timeout_v4 = Reassembler::Options{}.timeout_v4;
+  Duration timeout_v6 = Reassembler::Options{}.timeout_v6;
 };
 
 // How host-side sockets are kept out of the VPN.
@@ -80,6 +106,8 @@ struct Config {
   LimitsConfig limits;
   ProtectConfig protect;
   DnsConfig dns;
+  IcmpConfig icmp;
+  FragmentConfig fragments;
 };
 
 // One violated rule. `field` is the path in netstack.v1.Config, for example

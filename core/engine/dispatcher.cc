@@ -18,30 +18,59 @@ bool IsBadAddress(const IpAddress& ip) {
 
 }  // namespace
 
-Dispatcher::Dispatcher(std::vector<IpPrefix> prefixes, TcpForwarder* tcp,
-                       IcmpResponder* icmp, TunStats* stats,
-                       DropCounters* drops)
-    : prefixes_(std::move(prefixes)),
-      tcp_(tcp),
-      icmp_(icmp),
-      stats_(stats),
-      drops_(drops) {}
+Dispatcher::Dispatcher(std::vector<IpPrefix> prefixes, const Parts& parts)
+    : prefixes_(std::move(prefixes)), parts_(parts) {}
 
 void Dispatcher::OnPacket(MutableBytes bytes, ChecksumTrust trust) {
   const Decision d = Decide(bytes, trust);
   if (d.packet.protocol != 0) CountProtocol(d.packet);
+  Act(d);
+}
+
+void Dispatcher::Act(const Decision& d) {
   switch (d.verdict) {
     case Verdict::kTcp:
-      tcp_->OnSegment(d.packet, d.segment, now_);
+      parts_.tcp->OnSegment(d.packet, d.segment, now_);
+      return;
+    case Verdict::kEcho:
+      parts_.echoes->OnEcho(d.packet, d.icmp, now_);
+      return;
+    case Verdict::kFragment:
+      OnFragment(d.packet);
+      return;
+    case Verdict::kTimeExceeded:
+      parts_.drops->Count(d.reason);
+      (void)parts_.icmp->Answer(IcmpError::kTimeExceeded, d.packet, now_);
       return;
     case Verdict::kRefuse:
-      drops_->Count(d.reason);
-      (void)icmp_->Answer(IcmpError::kProhibited, d.packet, now_);
+      parts_.drops->Count(d.reason);
+      (void)parts_.icmp->Answer(IcmpError::kProhibited, d.packet, now_);
       return;
     case Verdict::kDrop:
-      drops_->Count(d.reason);
+      parts_.drops->Count(d.reason);
       return;
   }
+}
+
+// The reassembler counts what it does not keep.
+void Dispatcher::OnFragment(const Packet& fragment) {
+  const Reassembler::Result result = parts_.reassembler->Add(fragment, now_);
+  if (result.complaint) {
+    IcmpAnswer answer;
+    answer.exact = result.complaint;
+    (void)parts_.icmp->Answer(answer, fragment, now_);
+  }
+  if (result.whole.empty()) return;
+  // Its fragments have been counted, and nobody vouches for the whole.
+  Decision d = Decide(result.whole, ChecksumTrust::kVerify);
+  if (d.verdict == Verdict::kFragment) {
+    // A fragment of fragments: no stack makes that.
+    d.verdict = Verdict::kDrop;
+    d.reason = DropReason::kBadFragment;
+  }
+  // The app let it be fragmented; so may those behind us.
+  d.packet.dont_fragment = false;
+  Act(d);
 }
 
 Dispatcher::Decision Dispatcher::Decide(Bytes bytes,
@@ -54,47 +83,82 @@ Dispatcher::Decision Dispatcher::Decide(Bytes bytes,
   }
   d.packet = *packet;
   const Packet& p = d.packet;
-  const auto drop = [&d](DropReason reason) {
-    d.verdict = Verdict::kDrop;
-    d.reason = reason;
-    return d;
-  };
-  const auto refuse = [&d](DropReason reason) {
-    d.verdict = Verdict::kRefuse;
+  const auto decide = [&d](Verdict verdict, DropReason reason) {
+    d.verdict = verdict;
     d.reason = reason;
     return d;
   };
   if (IsBadAddress(p.source) || IsBadAddress(p.destination) ||
       p.source.IsMulticast() || p.source.IsLimitedBroadcast()) {
-    return drop(DropReason::kBadAddress);
+    return decide(Verdict::kDrop, DropReason::kBadAddress);
   }
   if (p.destination.IsMulticast() || p.destination.IsLimitedBroadcast()) {
-    return drop(DropReason::kMulticast);
+    return decide(Verdict::kDrop, DropReason::kMulticast);
   }
-  if (!IsOurs(p.source)) return drop(DropReason::kSourceNotOurs);
-  if (p.is_fragment) return drop(DropReason::kFragment);
+  if (!IsOurs(p.source)) {
+    return decide(Verdict::kDrop, DropReason::kSourceNotOurs);
+  }
+  // We are one hop (RFC 1812, 5.2.3; RFC 8200, 3): every packet, also of TCP
+  // and fragments, has to have one to spend.
+  if (p.ttl <= 1) {
+    return decide(Verdict::kTimeExceeded, DropReason::kTtlExpired);
+  }
+  if (p.is_fragment) {
+    d.verdict = Verdict::kFragment;
+    return d;
+  }
+  DecideByTransport(trust, d);
+  return d;
+}
 
-  switch (p.protocol) {
+void Dispatcher::DecideByTransport(ChecksumTrust trust, Decision& d) const {
+  const auto decide = [&d](Verdict verdict, DropReason reason) {
+    d.verdict = verdict;
+    d.reason = reason;
+  };
+  switch (d.packet.protocol) {
     case ip_protocol::kTcp: {
-      const OrDrop<TcpSegment> segment = ParseTcp(p, trust);
-      if (!segment) return drop(segment.reason());
+      const OrDrop<TcpSegment> segment = ParseTcp(d.packet, trust);
+      if (!segment) return decide(Verdict::kDrop, segment.reason());
       d.segment = *segment;
       d.verdict = Verdict::kTcp;
-      return d;
+      return;
     }
     case ip_protocol::kUdp: {
       // The UDP forwarder and the DNS interceptor will stand here.
-      const std::optional<Ports> ports = PeekPorts(p);
-      return refuse(ports && ports->destination == kDnsPort
-                        ? DropReason::kDnsUnsupported
-                        : DropReason::kUdpUnsupported);
+      const std::optional<Ports> ports = PeekPorts(d.packet);
+      return decide(Verdict::kRefuse, ports && ports->destination == kDnsPort
+                                          ? DropReason::kDnsUnsupported
+                                          : DropReason::kUdpUnsupported);
     }
     case ip_protocol::kIcmp:
     case ip_protocol::kIcmpV6:
-      // The ICMP forwarder will stand here.
-      return drop(DropReason::kIcmpUnsupported);
+      return DecideIcmp(trust, d);
     default:
-      return refuse(DropReason::kUnknownProtocol);
+      return decide(Verdict::kRefuse, DropReason::kUnknownProtocol);
+  }
+}
+
+void Dispatcher::DecideIcmp(ChecksumTrust trust, Decision& d) const {
+  const auto drop = [&d](DropReason reason) {
+    d.verdict = Verdict::kDrop;
+    d.reason = reason;
+  };
+  // One family's ICMP in the other is nothing that we know.
+  if ((d.packet.protocol == ip_protocol::kIcmp) != d.packet.is_v4) {
+    return drop(DropReason::kIcmpNotCarried);
+  }
+  const OrDrop<IcmpMessage> icmp = ParseIcmp(d.packet, trust);
+  if (!icmp) return drop(icmp.reason());
+  switch (FateOfIcmp(*icmp, d.packet.is_v4)) {
+    case IcmpFate::kEcho:
+      d.icmp = *icmp;
+      d.verdict = Verdict::kEcho;
+      return;
+    case IcmpFate::kError:
+      return drop(DropReason::kIcmpErrorFromApp);
+    case IcmpFate::kNotCarried:
+      return drop(DropReason::kIcmpNotCarried);
   }
 }
 
@@ -106,20 +170,20 @@ bool Dispatcher::IsOurs(const IpAddress& source) const {
 }
 
 void Dispatcher::CountProtocol(const Packet& packet) {
-  if (packet.is_fragment) ++stats_->fragments;
+  if (packet.is_fragment) ++parts_.stats->fragments;
   switch (packet.protocol) {
     case ip_protocol::kTcp:
-      ++stats_->tcp_packets;
+      ++parts_.stats->tcp_packets;
       return;
     case ip_protocol::kUdp:
-      ++stats_->udp_packets;
+      ++parts_.stats->udp_packets;
       return;
     case ip_protocol::kIcmp:
     case ip_protocol::kIcmpV6:
-      ++stats_->icmp_packets;
+      ++parts_.stats->icmp_packets;
       return;
     default:
-      ++stats_->other_packets;
+      ++parts_.stats->other_packets;
       return;
   }
 }

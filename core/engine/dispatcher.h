@@ -8,7 +8,9 @@
 #include "core/base/time.h"
 #include "core/engine/tun_reader.h"
 #include "core/flow/stats.h"
+#include "core/forward/icmp_forwarder.h"
 #include "core/forward/icmp_responder.h"
+#include "core/forward/reassembler.h"
 #include "core/forward/tcp_forwarder.h"
 #include "core/wire/ip_address.h"
 #include "core/wire/packet.h"
@@ -16,17 +18,28 @@
 namespace netstack {
 
 enum class Verdict : uint8_t {
-  kTcp,     // to the TCP forwarder
-  kRefuse,  // drop, and say so by ICMP, so that the app need not wait
+  kTcp,          // to the TCP forwarder
+  kEcho,         // to the ICMP forwarder
+  kFragment,     // to the reassembler, and on when it makes a whole packet
+  kTimeExceeded, // drop, and say so by ICMP, as a router does
+  kRefuse,       // drop, and say so by ICMP, so that the app need not wait
   kDrop,
 };
 
 class Dispatcher final : public PacketHandler {
  public:
-  // All outlive the dispatcher. `prefixes`: whose packets are ours; empty
-  // means everybody's.
-  Dispatcher(std::vector<IpPrefix> prefixes, TcpForwarder* tcp,
-             IcmpResponder* icmp, TunStats* stats, DropCounters* drops);
+  // What it works with; all outlive the dispatcher.
+  struct Parts {
+    TcpForwarder* tcp = nullptr;
+    IcmpForwarder* echoes = nullptr;
+    Reassembler* reassembler = nullptr;
+    IcmpResponder* icmp = nullptr;
+    TunStats* stats = nullptr;
+    DropCounters* drops = nullptr;
+  };
+
+  // `prefixes`: whose packets are ours; empty means everybody's.
+  Dispatcher(std::vector<IpPrefix> prefixes, const Parts& parts);
 
   // The time of the turn; packets have none of their own.
   void set_now(Instant now) { now_ = now; }
@@ -39,17 +52,20 @@ class Dispatcher final : public PacketHandler {
     DropReason reason = DropReason::kTooShort;
     Packet packet;
     TcpSegment segment;
+    IcmpMessage icmp;
   };
 
   Decision Decide(Bytes bytes, ChecksumTrust trust) const;
+  // Of a packet that is whole and may be carried.
+  void DecideByTransport(ChecksumTrust trust, Decision& d) const;
+  void DecideIcmp(ChecksumTrust trust, Decision& d) const;
+  void Act(const Decision& decision);
+  void OnFragment(const Packet& fragment);
   bool IsOurs(const IpAddress& source) const;
   void CountProtocol(const Packet& packet);
 
   const std::vector<IpPrefix> prefixes_;
-  TcpForwarder* const tcp_;
-  IcmpResponder* const icmp_;
-  TunStats* const stats_;
-  DropCounters* const drops_;
+  const Parts parts_;
   Instant now_{};
 };
 

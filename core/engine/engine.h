@@ -24,6 +24,7 @@ struct EngineInfo {
   uint32_t tun_mtu = 0;
   bool offload = false;  // super-segments both ways
   uint32_t flow_limit = 0;
+  bool ping_permitted = true;  // ping sockets, hence echoes of the apps
 };
 
 class Engine {

@@ -45,6 +45,8 @@ EventType TypeOf(Pressure pressure) {
       return EventType::kMemoryPressure;
     case Pressure::kProtect:
       return EventType::kProtectFailed;
+    case Pressure::kPingNotPermitted:
+      return EventType::kPingNotPermitted;
   }
   return EventType::kMemoryPressure;
 }
@@ -61,6 +63,9 @@ const char* MessageOf(Pressure pressure) {
       return "the memory budget is used up; fast flows are held back";
     case Pressure::kProtect:
       return "a socket could not be protected; its flow was reset";
+    case Pressure::kPingNotPermitted:
+      return "an echo was refused: net.ipv4.ping_group_range does not "
+             "include a group of ours";
   }
   return "";
 }
@@ -72,12 +77,13 @@ absl::StatusOr<std::unique_ptr<Loop>> Loop::Create(const Config& config,
                                                    const Secrets& secrets,
                                                    Observer* observer) {
   std::unique_ptr<Loop> loop(
-      new Loop(config, std::move(platform), observer));
+      new Loop(config, std::move(platform), secrets.hash, observer));
   if (absl::Status status = loop->Init(secrets); !status.ok()) return status;
   return loop;
 }
 
-Loop::Loop(const Config& config, Platform platform, Observer* observer)
+Loop::Loop(const Config& config, Platform platform, const SipHashKey& hash_key,
+           Observer* observer)
     : config_(config),
       platform_(std::move(platform)),
       observer_(observer),
@@ -87,8 +93,8 @@ Loop::Loop(const Config& config, Platform platform, Observer* observer)
       slots_(0),
       writer_(platform_.tun.get(), &tun_stats_, &drops_),
       dialer_(platform_.sockets.get(), Dialer::Options{}),
-      icmp_(&writer_, &drops_, config.limits.icmp_errors_per_second,
-            config.limits.icmp_error_burst) {}
+      icmp_(&writer_, &drops_, IcmpOptions(), hash_key),
+      reassembler_(&pool_, &drops_, FragmentOptions(), hash_key) {}
 
 Loop::~Loop() { Release(); }
 
@@ -103,6 +109,7 @@ absl::Status Loop::Init(const Secrets& secrets) {
   parts.pool = &pool_;
   parts.slots = &slots_;
   parts.dialer = &dialer_;
+  parts.datagrams = platform_.datagrams.get();
   parts.poller = platform_.poller.get();
   parts.writer = &writer_;
   parts.icmp = &icmp_;
@@ -110,13 +117,30 @@ absl::Status Loop::Init(const Secrets& secrets) {
   parts.listener = this;
   tcp_ = std::make_unique<TcpForwarder>(parts, ForwarderOptions(),
                                         secrets.hash, now_);
-  flow_sources_ = {tcp_.get()};
-  dispatcher_ =
-      std::make_unique<Dispatcher>(config_.tun.prefixes, tcp_.get(), &icmp_,
-                                   &tun_stats_, &drops_);
+  IcmpForwarder::Parts echo;
+  echo.slots = &slots_;
+  echo.dialer = &dialer_;
+  echo.datagrams = platform_.datagrams.get();
+  echo.poller = platform_.poller.get();
+  echo.writer = &writer_;
+  echo.icmp = &icmp_;
+  echo.drops = &drops_;
+  echo.listener = this;
+  echoes_ =
+      std::make_unique<IcmpForwarder>(echo, EchoOptions(), secrets.hash);
+  flow_sources_ = {tcp_.get(), echoes_.get()};
+  Dispatcher::Parts hops;
+  hops.tcp = tcp_.get();
+  hops.echoes = echoes_.get();
+  hops.reassembler = &reassembler_;
+  hops.icmp = &icmp_;
+  hops.stats = &tun_stats_;
+  hops.drops = &drops_;
+  dispatcher_ = std::make_unique<Dispatcher>(config_.tun.prefixes, hops);
   reader_ = std::make_unique<TunReader>(platform_.tun.get(),
                                         dispatcher_.get(), &tun_stats_);
   ApplyConfig(config_);
+  echoes_->Probe();  // protected like every socket
   const int error =
       platform_.poller->Add(platform_.tun->fd(), {PollToken::Kind::kTun, 0, 0},
                             Poller::Trigger::kLevelRead);
@@ -132,6 +156,7 @@ void Loop::Run() {
   while (!stop_.load(std::memory_order_acquire)) Turn(kNever);
   now_ = platform_.clock->Now();
   tcp_->Shutdown(now_);
+  echoes_->Shutdown(now_);
   RunPosted();
   {
     MutexLock lock(mutex_);
@@ -146,9 +171,11 @@ void Loop::Run() {
 void Loop::Release() {
   if (tcp_ == nullptr) return;
   tcp_->Shutdown(now_);
+  echoes_->Shutdown(now_);
   reader_.reset();
   dispatcher_.reset();
   flow_sources_.clear();
+  echoes_.reset();
   tcp_.reset();
   tcp_engine_.reset();
   platform_.tun.reset();
@@ -158,7 +185,9 @@ void Loop::Turn(Instant deadline) {
   if (tun_more_) {
     deadline = now_;
   } else {
-    deadline = std::min({deadline, tcp_->next_deadline(now_), trim_at_});
+    deadline = std::min({deadline, tcp_->next_deadline(now_),
+                         echoes_->next_deadline(),
+                         reassembler_.next_deadline(), trim_at_});
   }
   const size_t n = platform_.poller->Wait(now_, deadline, events_);
   now_ = platform_.clock->Now();
@@ -175,8 +204,10 @@ void Loop::Turn(Instant deadline) {
       case PollToken::Kind::kTcpFlow:
         tcp_->OnSocket(events_[i], now_);
         break;
-      case PollToken::Kind::kUdp:
       case PollToken::Kind::kEcho:
+        echoes_->OnSocket(events_[i], now_);
+        break;
+      case PollToken::Kind::kUdp:
       case PollToken::Kind::kDns:
       case PollToken::Kind::kProtect:
         break;  // nobody opens such sockets yet
@@ -184,6 +215,10 @@ void Loop::Turn(Instant deadline) {
   }
   if (tun_more_) ReadTun();
   tcp_->OnTurn(now_);
+  echoes_->OnTurn(now_);
+  reassembler_.Expire(now_, [this](const Packet& first) {
+    (void)icmp_.Answer(IcmpError::kReassemblyTimeExceeded, first, now_);
+  });
   tcp_->set_memory_short(!reserve_.Refill());
   if (writer_.blocked() != tun_watched_for_write_) WatchTun();
   if (trim_at_ == kNever) {
@@ -249,6 +284,7 @@ void Loop::Fail(int error) {
   failed_ = true;
   (void)platform_.poller->Remove(platform_.tun->fd());
   tcp_->Shutdown(now_);
+  echoes_->Shutdown(now_);
   observer_->OnFailed(absl::UnavailableError(
       absl::StrCat("the TUN ", platform_.tun->name(), " is gone: ",
                    std::generic_category().message(error))));
@@ -303,6 +339,32 @@ TcpForwarder::Options Loop::ForwarderOptions() const {
   return o;
 }
 
+IcmpResponder::Options Loop::IcmpOptions() const {
+  IcmpResponder::Options o;
+  o.per_second = config_.limits.icmp_errors_per_second;
+  o.burst = config_.limits.icmp_error_burst;
+  o.per_path = config_.limits.icmp_errors_per_path;
+  o.gateway = {config_.icmp.gateway_v4, config_.icmp.gateway_v6};
+  return o;
+}
+
+IcmpForwarder::Options Loop::EchoOptions() const {
+  IcmpForwarder::Options o;
+  o.idle = config_.icmp.idle_timeout;
+  o.max_sockets = config_.icmp.max_sockets;
+  return o;
+}
+
+Reassembler::Options Loop::FragmentOptions() const {
+  Reassembler::Options o;
+  o.max_bytes = config_.fragments.max_bytes;
+  o.max_datagrams = config_.fragments.max_datagrams;
+  o.max_fragments = config_.fragments.max_per_datagram;
+  o.timeout_v4 = config_.fragments.timeout_v4;
+  o.timeout_v6 = config_.fragments.timeout_v6;
+  return o;
+}
+
 TcpEngine::Options Loop::EngineOptions(const SipHashKey& isn_key) const {
   TcpEngine::Options o;
   o.mtu = platform_.tun->mtu();
@@ -333,8 +395,9 @@ void Loop::ApplyConfig(const Config& config) {
   config_.tun = tun;  // restart only
   pool_.set_budget(config_.limits.memory_budget);
   slots_.set_limit(FlowLimit());
-  icmp_.Configure(config_.limits.icmp_errors_per_second,
-                  config_.limits.icmp_error_burst);
+  icmp_.Configure(IcmpOptions());
+  reassembler_.Configure(FragmentOptions());
+  echoes_->Configure(EchoOptions());
   Dialer::Options dial;
   dial.max_sockets = FlowLimit();
   dial.user_timeout = config_.tcp.host_user_timeout;
@@ -350,6 +413,7 @@ EngineInfo Loop::GetInfo() const {
   info.tun_mtu = platform_.tun->mtu();
   info.offload = platform_.tun->offload();
   info.flow_limit = FlowLimit();
+  info.ping_permitted = echoes_->permitted();
   return info;
 }
 
@@ -359,6 +423,8 @@ Stats Loop::GetStats() const {
   s.tun = tun_stats_;
   s.tcp = tcp_->stats();
   s.tcp.icmp_errors_sent = icmp_.sent();
+  s.fragments = reassembler_.stats();
+  s.icmp = echoes_->stats();
   s.dial = dialer_.stats();
   s.memory.buffered = pool_.used();
   s.memory.buffered_peak = pool_.peak();

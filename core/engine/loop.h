@@ -23,11 +23,14 @@
 #include "core/flow/flow_slots.h"
 #include "core/flow/flow_source.h"
 #include "core/forward/forward_listener.h"
+#include "core/forward/icmp_forwarder.h"
 #include "core/forward/icmp_responder.h"
+#include "core/forward/reassembler.h"
 #include "core/forward/tcp_forwarder.h"
 #include "core/forward/tun_writer.h"
 #include "core/lwip/tcp_engine.h"
 #include "core/platform/clock.h"
+#include "core/platform/datagrams.h"
 #include "core/platform/poller.h"
 #include "core/platform/sockets.h"
 #include "core/platform/tun.h"
@@ -39,6 +42,7 @@ struct Platform {
   std::unique_ptr<Clock> clock;
   std::unique_ptr<Poller> poller;
   std::unique_ptr<Sockets> sockets;
+  std::unique_ptr<Datagrams> datagrams;
   std::unique_ptr<Tun> tun;
 };
 
@@ -84,7 +88,8 @@ class Loop final : public Engine, public ForwardListener {
   void OnPoisoned(uint64_t flow_id, absl::string_view why) override;
 
  private:
-  Loop(const Config& config, Platform platform, Observer* observer);
+  Loop(const Config& config, Platform platform, const SipHashKey& hash_key,
+       Observer* observer);
   absl::Status Init(const Secrets& secrets);
   void Release();
   void OnTun(const PollEvent& event);
@@ -96,6 +101,9 @@ class Loop final : public Engine, public ForwardListener {
   void RunPosted();
   uint32_t FlowLimit() const;
   TcpForwarder::Options ForwarderOptions() const;
+  IcmpResponder::Options IcmpOptions() const;
+  Reassembler::Options FragmentOptions() const;
+  IcmpForwarder::Options EchoOptions() const;
   TcpEngine::Options EngineOptions(const SipHashKey& isn_key) const;
   void ApplyProtectors();
 
@@ -115,8 +123,10 @@ class Loop final : public Engine, public ForwardListener {
   TunWriter writer_;
   Dialer dialer_;
   IcmpResponder icmp_;
+  Reassembler reassembler_;
   std::unique_ptr<TcpEngine> tcp_engine_;
   std::unique_ptr<TcpForwarder> tcp_;
+  std::unique_ptr<IcmpForwarder> echoes_;
   std::unique_ptr<Dispatcher> dispatcher_;
   std::unique_ptr<TunReader> reader_;
   std::vector<FlowSource*> flow_sources_;  // forwarders above
@@ -127,7 +137,7 @@ class Loop final : public Engine, public ForwardListener {
   Instant trim_at_ = kNever;    // when idle buffers go back to the system
   uint64_t blocks_at_trim_ = 0;  // lwIP's, then
   std::array<PollEvent, 256> events_;
-  std::array<Instant, 5> last_told_{};  // by Pressure
+  std::array<Instant, 6> last_told_{};  // by Pressure
 
   std::atomic<bool> stop_{false};
   Mutex mutex_;

@@ -30,7 +30,10 @@ namespace netstack {
     "flows wait for the memory budget; told at most once a second")           \
   X(kProtectFailed, "PROTECT_FAILED",                                         \
     "a socket could not be protected; told at most once a second")            \
-  X(kFlowPoisoned, "FLOW_POISONED", "an lwIP assertion failed on a flow")
+  X(kFlowPoisoned, "FLOW_POISONED", "an lwIP assertion failed on a flow")   \
+  X(kPingNotPermitted, "PING_NOT_PERMITTED",                                  \
+    "an echo was refused: the system permits no ping sockets; at most "       \
+    "once a second")
 
 enum class EventType : uint8_t {
 #define NETSTACK_X(id, name, text) id,
@@ -42,7 +45,7 @@ inline constexpr std::array kEventTypeNames = {
     NETSTACK_EVENT_TYPES(NETSTACK_X)
 #undef NETSTACK_X
 };
-static_assert(static_cast<size_t>(EventType::kFlowPoisoned) + 1 ==
+static_assert(static_cast<size_t>(EventType::kPingNotPermitted) + 1 ==
               kEventTypeNames.size());
 constexpr absl::string_view EventTypeName(EventType t) {
   return kEventTypeNames[static_cast<size_t>(t)];

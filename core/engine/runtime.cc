@@ -42,6 +42,7 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Start(const Config& config,
   Platform platform;
   platform.clock = std::make_unique<SystemClock>();
   platform.sockets = NewSockets();
+  platform.datagrams = NewDatagrams();
   absl::StatusOr<std::unique_ptr<Poller>> poller = NewPoller();
   if (!poller.ok()) return poller.status();
   platform.poller = *std::move(poller);

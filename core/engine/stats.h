@@ -23,6 +23,8 @@ struct Stats {
   Duration uptime{};
   TunStats tun;
   TcpStats tcp;
+  FragmentStats fragments;
+  IcmpStats icmp;
   DialStats dial;
   MemoryStats memory;
   LoopStats loop;

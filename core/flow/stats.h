@@ -15,7 +15,9 @@ namespace netstack {
 // Packets not carried, by DropReason: the one place where drops are counted.
 class DropCounters {
  public:
-  void Count(DropReason r) { ++packets_[static_cast<size_t>(r)]; }
+  void Count(DropReason r, uint64_t packets = 1) {
+    packets_[static_cast<size_t>(r)] += packets;
+  }
   const std::array<uint64_t, kDropReasonCount>& packets() const {
     return packets_;
   }
@@ -40,6 +42,34 @@ struct TunStats {
   uint64_t icmp_packets = 0;
   uint64_t other_packets = 0;
   uint64_t fragments = 0;
+};
+
+// Reassembly of the apps' fragments. Of the fragments read, each is in
+// `used`, held, or a drop.
+struct FragmentStats {
+  uint64_t reassembled = 0;  // datagrams that became whole
+  uint64_t used = 0;         // fragments of those
+  uint64_t timed_out = 0;    // datagrams that did not
+  uint64_t evicted = 0;      // datagrams that made way for newer ones
+  uint64_t overlapped = 0;   // datagrams given up for an overlap
+  uint64_t held = 0;         // gauge: fragments that wait
+  uint64_t datagrams = 0;    // gauge: datagrams that they belong to
+  uint64_t bytes = 0;        // gauge: memory that they take
+};
+
+// Echoes of the apps. A mapping is one app address and echo id, with one
+// socket; a flow is one destination of it.
+struct IcmpStats {
+  uint64_t opened = 0;    // mappings
+  uint64_t evicted = 0;   // mappings that made way for newer ones
+  uint64_t requests = 0;  // that the host took
+  uint64_t replies = 0;   // given to apps
+  uint64_t errors_passed = 0;   // of the network, given to apps
+  uint64_t gateway_echoes = 0;  // to our own address, answered here
+  uint64_t outbound_bytes = 0;  // echo data of requests
+  uint64_t inbound_bytes = 0;   // echo data of replies
+  uint64_t sockets = 0;  // gauge: mappings
+  uint64_t active = 0;   // gauge: flows
 };
 
 struct TcpStats {

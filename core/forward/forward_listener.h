@@ -13,6 +13,7 @@ enum class Pressure : uint8_t {
   kHalfOpen,
   kMemory,
   kProtect,
+  kPingNotPermitted,
 };
 
 // Called on the loop thread, from within the forwarder: it must not be called

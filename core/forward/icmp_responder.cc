@@ -1,18 +1,64 @@
 #include "core/forward/icmp_responder.h"
 
+#include <algorithm>
+#include <cstring>
+
 namespace netstack {
+namespace {
+
+// A traceroute's first volley at one place is 16 probes.
+constexpr uint32_t kLeastPathBurst = 16;
+
+uint32_t PathBurst(const IcmpResponder::Options& options) {
+  return std::min(options.burst,
+                  std::max(options.per_path / 4, kLeastPathBurst));
+}
+
+}  // namespace
+
+IcmpResponder::IcmpResponder(TunWriter* writer, DropCounters* drops,
+                             const Options& options, const SipHashKey& key)
+    : writer_(writer),
+      drops_(drops),
+      key_(key),
+      options_(options),
+      limiter_(options.per_second, options.burst),
+      paths_(kBuckets, RateLimiter(options.per_path, PathBurst(options))) {}
+
+void IcmpResponder::Configure(const Options& options) {
+  options_ = options;
+  limiter_.Configure(options.per_second, options.burst);
+  for (RateLimiter& path : paths_) {
+    path.Configure(options.per_path, PathBurst(options));
+  }
+}
+
+bool IcmpResponder::Permits(const Packet& original, Instant now) {
+  std::array<std::byte, 32> pair;
+  std::memcpy(pair.data(), original.source.v6(), 16);
+  std::memcpy(pair.data() + 16, original.destination.v6(), 16);
+  RateLimiter& path = paths_[SipHash24(key_, pair) % kBuckets];
+  if (options_.per_path != 0 && !path.Take(now)) return false;
+  std::array<std::byte, 8> draw;
+  ++draws_;
+  std::memcpy(draw.data(), &draws_, sizeof(draws_));
+  return limiter_.Take(now, static_cast<uint32_t>(SipHash24(key_, draw) % 3));
+}
 
 bool IcmpResponder::Answer(const IcmpAnswer& answer, const Packet& original,
                            Instant now) {
   if (!MayAnswerWithIcmp(original)) return false;
-  if (!limiter_.Take(now)) {
+  if (!Permits(original, now)) {
     drops_->Count(DropReason::kIcmpRateLimited);
     return false;
   }
-  const IpAddress& from =
-      answer.from.IsUnspecified() ? original.destination : answer.from;
-  const size_t size =
-      BuildIcmpError(answer.error, original, from, answer.mtu, buffer_);
+  const IpAddress& from = answer.from.IsUnspecified()
+                              ? options_.gateway.Of(original.is_v4)
+                              : answer.from;
+  const IcmpKind kind = answer.exact
+                            ? *answer.exact
+                            : KindOf(answer.error, original, answer.mtu);
+  const size_t size = BuildIcmpError(kind, original, from, buffer_);
   writer_->SendPacket({buffer_.data(), size});
   ++sent_;
   return true;

@@ -47,6 +47,7 @@
 #include <utility>
 
 #include "core/flow/flow_id.h"
+#include "core/forward/host_errors.h"
 #include "core/wire/headers.h"
 #include "core/wire/icmp_error.h"
 
@@ -106,6 +107,13 @@ CloseReason ReasonOfSocket(int error) {
     default:
       return CloseReason::kHostError;
   }
+}
+
+// The TTL of the host side: the app's less a hop, when the app set one of its
+// own (traceroute -T), else the system's: none begins with less than 64.
+uint8_t HostTtl(const KeptSyn& syn, bool v4) {
+  const uint8_t app = Load8(&syn.packet[v4 ? 8 : 7]);
+  return app > 1 && app <= 32 ? static_cast<uint8_t>(app - 1) : uint8_t{0};
 }
 
 FlowKey KeyOf(const Packet& packet, const TcpSegment& segment) {
@@ -253,7 +261,8 @@ bool TcpForwarder::Admits(const TcpSegment& segment, const FlowKey& key,
 }
 
 void TcpForwarder::StartDial(TcpFlow* flow, Instant now) {
-  const Dial dial = parts_.dialer->DialTcp(flow->key.remote);
+  const Dial dial = parts_.dialer->DialTcp(
+      flow->key.remote, HostTtl(*flow->syn, flow->key.remote.ip.IsV4()));
   flow->fd = dial.fd;
   if (dial.fd >= 0) {
     const PollToken token{PollToken::Kind::kTcpFlow, flow->generation,
@@ -506,6 +515,9 @@ void TcpForwarder::Dialed(TcpFlow* flow, DialOutcome outcome, Instant now) {
 // What a direct route would have shown the app.
 void TcpForwarder::AnswerFailedDial(TcpFlow* flow, DialOutcome outcome,
                                     Instant now) {
+  if (const auto answer = ErrorOfDial(*flow)) {
+    return AnswerSyn(flow, *answer, now);
+  }
   IcmpError error;
   switch (outcome) {
     case DialOutcome::kNetUnreachable:
@@ -525,9 +537,26 @@ void TcpForwarder::AnswerFailedDial(TcpFlow* flow, DialOutcome outcome,
       return AnswerReset(flow->key, syn);
     }
   }
+  IcmpAnswer answer;
+  answer.error = error;
+  AnswerSyn(flow, answer, now);
+}
+
+// The ICMP error that ended the dial, as the network sent it.
+std::optional<IcmpAnswer> TcpForwarder::ErrorOfDial(const TcpFlow& flow) {
+  if (flow.fd < 0 || flow.local) return std::nullopt;
+  std::array<std::byte, 64> quote;
+  const auto error = parts_.datagrams->TakeError(flow.fd, quote);
+  // What our own kernel found has no sender; the outcome says it.
+  if (!error || error->local) return std::nullopt;
+  return AnswerOf(*error, flow.key.remote.ip.IsV4());
+}
+
+void TcpForwarder::AnswerSyn(TcpFlow* flow, const IcmpAnswer& answer,
+                             Instant now) {
   const OrDrop<Packet> original =
       ParsePacket({flow->syn->packet.data(), flow->syn->size});
-  if (original && parts_.icmp->Answer(error, *original, now)) {
+  if (original && parts_.icmp->Answer(answer, *original, now)) {
     GateOf(flow->local).Answered(flow->key, flow->syn->facts.seq, now);
     ++stats_.icmp_errors_sent;
   }
@@ -575,7 +604,8 @@ void TcpForwarder::OnSocket(const PollEvent& event, Instant now) {
     if (!event.writable && !event.error) return;
     if (event.readable) flow->readable = true;
     if (event.read_closed) flow->read_closed = true;
-    return Dialed(flow, parts_.dialer->FinishDial(flow->fd), now);
+    return Dialed(flow, parts_.dialer->FinishDial(
+                                flow->fd, flow->key.remote.ip.IsV4()), now);
   }
   if (event.readable || event.read_closed || event.error) {
     flow->readable = true;

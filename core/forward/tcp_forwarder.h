@@ -30,6 +30,7 @@
 #include "core/forward/tcp_flow.h"
 #include "core/forward/tun_writer.h"
 #include "core/lwip/tcp_engine.h"
+#include "core/platform/datagrams.h"
 #include "core/platform/poller.h"
 #include "core/wire/packet.h"
 
@@ -55,6 +56,7 @@ class TcpForwarder final : public FlowSource {
     BufferPool* pool = nullptr;
     FlowSlots* slots = nullptr;  // flows in TIME_WAIT hold none
     Dialer* dialer = nullptr;
+    Datagrams* datagrams = nullptr;  // for what a failed dial's socket tells
     Poller* poller = nullptr;
     TunWriter* writer = nullptr;
     IcmpResponder* icmp = nullptr;
@@ -165,6 +167,8 @@ class TcpForwarder final : public FlowSource {
   Instant StateDeadline(const TcpFlow& flow) const;
   void Rearm(TcpFlow* flow);
   void AnswerReset(const FlowKey& key, const TcpSegment& segment);
+  std::optional<IcmpAnswer> ErrorOfDial(const TcpFlow& flow);
+  void AnswerSyn(TcpFlow* flow, const IcmpAnswer& answer, Instant now);
   void AnswerFailedDial(TcpFlow* flow, DialOutcome outcome, Instant now);
   void Touch(TcpFlow* flow);
   void MakeReady(TcpFlow* flow);

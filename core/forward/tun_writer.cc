@@ -141,6 +141,40 @@ void TunWriter::SendPacket(Bytes packet) {
   }
 }
 
+bool TunWriter::SendMessage(const IpHeaderFields& ip,
+                            std::span<const Bytes> parts) {
+  if (blocked_) return false;
+  size_t size = 0;
+  for (const Bytes& part : parts) size += part.size();
+  const bool v4 = ip.source.IsV4();
+  const size_t mtu = tun_->mtu();
+  const bool whole = IpHeaderSize(v4) + size <= mtu;
+  // Whole 8-byte units (RFC 791, 3.2).
+  const size_t step =
+      whole ? size
+            : (mtu - (v4 ? kIpV4HeaderSize : kMaxFragmentHeaderSize)) / 8 * 8;
+  const uint32_t id = whole ? 0 : next_fragment_id_++;
+  Cursor cursor(parts);
+  size_t done = 0;
+  do {
+    const size_t n = std::min(size - done, step);
+    const size_t head =
+        whole ? WriteIpHeader(ip, n, header_.data())
+              : WriteFragmentHeader(ip, id, done, done + n < size, n,
+                                    header_.data());
+    parts_.clear();
+    parts_.emplace_back(header_.data(), head);
+    cursor.Take(n, parts_);
+    if (!Write(parts_, TunWrite{}, head + n)) {
+      if (done == 0) return false;
+      drops_->Count(DropReason::kTunWriteFailed);
+      return true;  // without this one the others are of no use
+    }
+    done += n;
+  } while (done < size);
+  return true;
+}
+
 bool TunWriter::Write(std::span<const Bytes> parts, const TunWrite& how,
                       size_t size) {
   const int error = tun_->Write(parts, how);

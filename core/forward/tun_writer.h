@@ -12,6 +12,7 @@
 #include "core/flow/stats.h"
 #include "core/lwip/segment_sink.h"
 #include "core/platform/tun.h"
+#include "core/wire/headers.h"
 
 namespace netstack {
 
@@ -32,6 +33,13 @@ class TunWriter final : public SegmentSink {
   // counted when the TUN does not take it.
   void SendPacket(Bytes packet);
 
+  // A whole transport message (of ICMP, or a UDP datagram) with its checksum,
+  // in at most 8 pieces; in IP fragments where it is beyond the TUN's MTU
+  // (RFC 791, 3.2; RFC 8200, 4.5). False: the TUN takes nothing now, and
+  // nothing was sent. A message whose later fragments find the TUN full is lost
+  // and counted.
+  bool SendMessage(const IpHeaderFields& ip, std::span<const Bytes> parts);
+
   bool blocked() const { return blocked_; }
   // The TUN is writable again.
   void Unblock() { blocked_ = false; }
@@ -49,6 +57,9 @@ class TunWriter final : public SegmentSink {
   TunStats* const stats_;
   DropCounters* const drops_;
   bool blocked_ = false;
+  // Of datagrams that we fragment. They are told apart by order: nobody on the
+  // way to an app could make use of guessing one (RFC 7739).
+  uint32_t next_fragment_id_ = 1;
   std::array<std::byte, 128> header_;  // IP and TCP header of the packet
   std::vector<Bytes> parts_;
   std::vector<std::byte> gathered_;

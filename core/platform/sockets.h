@@ -45,6 +45,13 @@ class Sockets {
   virtual int SetMark(int fd, uint32_t mark) = 0;
   virtual int BindToDevice(int fd, const std::string& device) = 0;
   virtual int SetUserTimeout(int fd, Duration timeout) = 0;
+  // The TTL, or hop limit, of what the socket sends.
+  virtual int SetTtl(int fd, bool v4, uint8_t ttl) = 0;
+  // On: an ICMP error ends a TCP connect() at once and is kept, whole, for
+  // Datagrams::TakeError(). IPv4 does so anyway, and this does nothing. To be
+  // turned off once connected, when errors on the way are no end (RFC 1122,
+  // 4.2.3.9).
+  virtual int KeepErrors(int fd, bool v4, bool on) = 0;
   // 0 when connected at once, -EINPROGRESS, or another -errno.
   virtual int Connect(int fd, const Endpoint& to) = 0;
   // SO_ERROR: 0 or -errno; clears it.

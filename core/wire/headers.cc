@@ -45,6 +45,28 @@ size_t WriteIpHeader(const IpHeaderFields& fields, size_t payload,
   return IpHeaderSize(v4);
 }
 
+size_t WriteFragmentHeader(const IpHeaderFields& fields, uint32_t id,
+                           size_t offset, bool more, size_t payload,
+                           std::byte* out) {
+  if (fields.source.IsV4()) {
+    WriteV4(fields, payload, out);
+    Store16(out + 4, static_cast<uint16_t>(id & 0xFFFF));
+    Store16(out + 6,
+            static_cast<uint16_t>(offset / 8 + (more ? 0x2000u : 0u)));
+    Store16(out + 10, 0);
+    Store16(out + 10, Checksum({out, kIpV4HeaderSize}));
+    return kIpV4HeaderSize;
+  }
+  WriteV6(fields, payload + kFragmentHeaderSize, out);
+  Store8(out + 6, 44);
+  std::byte* fragment = out + kIpV6HeaderSize;
+  Store8(fragment, fields.protocol);
+  Store8(fragment + 1, 0);
+  Store16(fragment + 2, static_cast<uint16_t>(offset + (more ? 1u : 0u)));
+  Store32(fragment + 4, id);
+  return kMaxFragmentHeaderSize;
+}
+
 size_t WriteBareTcp(const IpAddress& source, const IpAddress& destination,
                     const TcpHeaderFields& tcp, std::byte* out) {
   IpHeaderFields ip;

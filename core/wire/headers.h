@@ -33,6 +33,17 @@ struct IpHeaderFields {
 size_t WriteIpHeader(const IpHeaderFields& fields, size_t payload,
                      std::byte* out);
 
+inline constexpr size_t kFragmentHeaderSize = 8;  // IPv6's
+inline constexpr size_t kMaxFragmentHeaderSize =
+    kIpV6HeaderSize + kFragmentHeaderSize;
+
+// Writes the header of a fragment: IPv4's, or IPv6's with a fragment header
+// behind it. `offset` is a multiple of 8; `id` has sixteen bits in IPv4.
+// Returns its size, at most kMaxFragmentHeaderSize.
+size_t WriteFragmentHeader(const IpHeaderFields& fields, uint32_t id,
+                           size_t offset, bool more, size_t payload,
+                           std::byte* out);
+
 struct TcpHeaderFields {
   uint16_t source_port = 0;
   uint16_t destination_port = 0;

@@ -9,7 +9,6 @@
 namespace netstack {
 namespace {
 
-constexpr size_t kIcmpHeaderSize = 8;
 constexpr size_t kMaxV4Size = 576;
 constexpr size_t kMaxV6Size = kMaxIcmpErrorSize;
 
@@ -32,6 +31,8 @@ TypeAndCode Lookup(IcmpError error, bool v4) {
       return v4 ? TypeAndCode{3, 13} : TypeAndCode{1, 1};
     case IcmpError::kTimeExceeded:
       return v4 ? TypeAndCode{11, 0} : TypeAndCode{3, 0};
+    case IcmpError::kReassemblyTimeExceeded:
+      return v4 ? TypeAndCode{11, 1} : TypeAndCode{3, 1};
     case IcmpError::kPacketTooBig:
       return v4 ? TypeAndCode{3, 4} : TypeAndCode{2, 0};
   }
@@ -78,8 +79,18 @@ bool MayAnswerWithIcmp(const Packet& original) {
          original.fragment_offset == 0 && !IsIcmpError(original);
 }
 
+IcmpKind KindOf(IcmpError error, const Packet& original, uint32_t mtu) {
+  const TypeAndCode kind = Lookup(error, original.is_v4);
+  return {kind.type, kind.code, Parameter(error, original, mtu)};
+}
+
 size_t BuildIcmpError(IcmpError error, const Packet& original,
                       const IpAddress& from, uint32_t mtu, MutableBytes out) {
+  return BuildIcmpError(KindOf(error, original, mtu), original, from, out);
+}
+
+size_t BuildIcmpError(const IcmpKind& kind, const Packet& original,
+                      const IpAddress& from, MutableBytes out) {
   const bool v4 = original.is_v4;
   const size_t ip_size = IpHeaderSize(v4);
   const size_t room =
@@ -95,12 +106,11 @@ size_t BuildIcmpError(IcmpError error, const Packet& original,
   ip.tos = v4 ? 0xC0 : 0;
   WriteIpHeader(ip, message, out.data());
 
-  const TypeAndCode kind = Lookup(error, v4);
   std::byte* h = out.data() + ip_size;
   Store8(h, kind.type);
   Store8(h + 1, kind.code);
   Store16(h + 2, 0);
-  Store32(h + 4, Parameter(error, original, mtu));
+  Store32(h + 4, kind.parameter);
   std::memcpy(h + kIcmpHeaderSize, original.bytes.data(), quote);
 
   // ICMP has no pseudo-header, ICMPv6 has (RFC 4443, 2.3).

@@ -16,7 +16,6 @@ constexpr uint8_t kAuthentication = 51;
 constexpr uint8_t kDestinationOptions = 60;
 constexpr int kMaxExtensionHeaders = 8;
 
-constexpr size_t kFragmentHeaderSize = 8;
 
 OrDrop<Packet> ParseV4(Bytes bytes) {
   if (bytes.size() < kIpV4HeaderSize) return DropReason::kTooShort;
@@ -44,13 +43,16 @@ OrDrop<Packet> ParseV4(Bytes bytes) {
   packet.dont_fragment = (fragment & 0x4000) != 0;
   packet.is_fragment = (fragment & 0x3FFF) != 0;  // MF or an offset
   packet.fragment_offset = static_cast<uint16_t>((fragment & 0x1FFF) * 8);
+  packet.more_fragments = (fragment & 0x2000) != 0;
+  packet.fragment_id = Load16(h + 4);
   return packet;
 }
 
 // Walks the extension headers: moves packet.transport behind them and sets
-// protocol and fragment fields. False: BAD_EXTENSION_HEADER.
-bool WalkExtensionHeaders(Packet& packet) {
-  for (int i = 0;; ++i) {
+// protocol and fragment fields. False: BAD_EXTENSION_HEADER. `first`: how many
+// headers there were before.
+bool WalkExtensionHeaders(Packet& packet, int first = 0) {
+  for (int i = first;; ++i) {
     const uint8_t type = packet.protocol;
     if (type != kHopByHop && type != kRouting && type != kFragment &&
         type != kAuthentication && type != kDestinationOptions) {
@@ -67,6 +69,7 @@ bool WalkExtensionHeaders(Packet& packet) {
     // Segments left: the destination is only a stop on the way.
     if (type == kRouting && Load8(&rest[3]) != 0) return false;
 
+    if (type == kFragment) packet.fragment_named_at = packet.protocol_at;
     packet.protocol = Load8(&rest[0]);
     packet.protocol_at =
         static_cast<uint16_t>(packet.bytes.size() - rest.size());
@@ -75,6 +78,8 @@ bool WalkExtensionHeaders(Packet& packet) {
       const uint16_t field = Load16(&rest[2]);
       packet.is_fragment = (field & 0xFFF9) != 0;  // M or an offset
       packet.fragment_offset = field & 0xFFF8;
+      packet.more_fragments = (field & 1) != 0;
+      packet.fragment_id = Load32(&rest[4]);
       if (packet.is_fragment) return true;
     }
   }
@@ -140,6 +145,46 @@ OrDrop<TcpSegment> ParseTcp(const Packet& packet, ChecksumTrust trust) {
   tcp.options = bytes.subspan(kTcpHeaderSize, header_size - kTcpHeaderSize);
   tcp.payload = bytes.subspan(header_size);
   return tcp;
+}
+
+bool HoldsTransportHeader(const Packet& first_fragment) {
+  Packet p = first_fragment;
+  if (!p.is_v4) {
+    // Whatever stands here, it is not the first header of the packet.
+    if (!WalkExtensionHeaders(p, 1)) return false;
+    if (p.fragment_named_at != first_fragment.fragment_named_at) return false;
+  }
+  const Bytes rest = p.transport;
+  size_t needed = 8;
+  if (p.protocol == ip_protocol::kTcp) {
+    if (rest.size() < kTcpHeaderSize) return false;
+    needed = std::max(kTcpHeaderSize, (Load8(&rest[12]) >> 4) * size_t{4});
+  }
+  return rest.size() >= needed;
+}
+
+OrDrop<IcmpMessage> ParseIcmp(const Packet& packet, ChecksumTrust trust) {
+  const Bytes bytes = packet.transport;
+  if (bytes.size() < kIcmpHeaderSize) return DropReason::kTooShort;
+  if (trust == ChecksumTrust::kVerify) {
+    // ICMP has no pseudo-header, ICMPv6 has (RFC 4443, 2.3).
+    ChecksumAccumulator sum;
+    if (!packet.is_v4) {
+      sum = PseudoHeader(packet.source, packet.destination,
+                         ip_protocol::kIcmpV6,
+                         static_cast<uint32_t>(bytes.size()));
+    }
+    sum.Add(bytes);
+    if (sum.Finish() != 0) return DropReason::kBadTransportChecksum;
+  }
+  IcmpMessage icmp;
+  icmp.type = Load8(&bytes[0]);
+  icmp.code = Load8(&bytes[1]);
+  icmp.checksum = Load16(&bytes[2]);
+  icmp.id = Load16(&bytes[4]);
+  icmp.seq = Load16(&bytes[6]);
+  icmp.payload = bytes.subspan(kIcmpHeaderSize);
+  return icmp;
 }
 
 OrDrop<SynOptions> ParseSynOptions(Bytes options) {

@@ -39,6 +39,11 @@ struct Packet {
   bool is_v4 = true;
   bool is_fragment = false;  // first, middle or last; atomic ones are not
   uint16_t fragment_offset = 0;  // bytes of payload before this fragment's
+  bool more_fragments = false;   // of a fragment: not the last
+  uint32_t fragment_id = 0;      // IPv4's id; of an IPv6 fragment, its own
+  // Of an IPv6 fragment: where in `bytes` the fragment header begins is
+  // protocol_at, and this is where that header is named.
+  uint16_t fragment_named_at = 0;
   bool dont_fragment = true;  // IPv4's DF; always true in IPv6
 };
 
@@ -102,6 +107,28 @@ struct SynOptions {
 // byte ends the walk. An MSS below 536 is raised to 536; a window scale above
 // 14 is lowered to 14 (RFC 7323, 2.3).
 OrDrop<SynOptions> ParseSynOptions(Bytes options);
+
+// Whether a first fragment has its transport's whole header, and in IPv6 all
+// extension headers (RFC 1858; RFC 7112, 5): nothing else of a datagram may be
+// judged before it is whole. Of a transport that is not known: eight bytes. A
+// second fragment header is refused.
+bool HoldsTransportHeader(const Packet& first_fragment);
+
+inline constexpr size_t kIcmpHeaderSize = 8;
+
+// An ICMP or ICMPv6 message.
+struct IcmpMessage {
+  uint8_t type = 0;
+  uint8_t code = 0;
+  uint16_t checksum = 0;
+  uint16_t id = 0;   // of an echo
+  uint16_t seq = 0;  // of an echo
+  Bytes payload;     // behind the eight bytes of the header
+};
+
+// `packet` is ICMP (ICMPv6 in IPv6) and not a fragment. Fewer than 8 bytes are
+// TOO_SHORT.
+OrDrop<IcmpMessage> ParseIcmp(const Packet& packet, ChecksumTrust trust);
 
 // Source and destination port of a TCP or UDP packet that is no fragment and
 // has at least four bytes of transport; for counting what we do not carry.

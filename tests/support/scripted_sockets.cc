@@ -83,6 +83,22 @@ int ScriptedSockets::SetUserTimeout(int fd, Duration timeout) {
   return 0;
 }
 
+int ScriptedSockets::SetTtl(int fd, bool v4, uint8_t ttl) {
+  ScriptedSocket* s = Live(fd, "SetTtl");
+  if (s == nullptr) return -EBADF;
+  EXPECT_EQ(v4, s->v4);
+  s->ttl = ttl;
+  return 0;
+}
+
+int ScriptedSockets::KeepErrors(int fd, bool v4, bool on) {
+  ScriptedSocket* s = Live(fd, "KeepErrors");
+  if (s == nullptr) return -EBADF;
+  EXPECT_EQ(v4, s->v4);
+  s->keeps_errors = on;
+  return 0;
+}
+
 int ScriptedSockets::Connect(int fd, const Endpoint& to) {
   ScriptedSocket* s = Live(fd, "Connect");
   if (s == nullptr) return -EBADF;

@@ -39,6 +39,8 @@ struct ScriptedSocket {
   std::optional<uint32_t> mark;
   std::optional<std::string> device;
   std::optional<Duration> user_timeout;
+  std::optional<uint8_t> ttl;
+  bool keeps_errors = false;
   std::optional<Endpoint> connected_to;
   std::string sent;
   size_t send_calls = 0;
@@ -101,6 +103,8 @@ class ScriptedSockets final : public Sockets {
   int SetMark(int fd, uint32_t mark) override;
   int BindToDevice(int fd, const std::string& device) override;
   int SetUserTimeout(int fd, Duration timeout) override;
+  int SetTtl(int fd, bool v4, uint8_t ttl) override;
+  int KeepErrors(int fd, bool v4, bool on) override;
   int Connect(int fd, const Endpoint& to) override;
   int TakeError(int fd) override;
   int64_t Send(int fd, std::span<const Bytes> parts) override;

@@ -80,6 +80,19 @@ class SystemSockets final : public Sockets {
     return SetOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, value);
   }
 
+  int SetTtl(int fd, bool v4, uint8_t ttl) override {
+    const int value = ttl;
+    return v4 ? SetOption(fd, IPPROTO_IP, IP_TTL, value)
+              : SetOption(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, value);
+  }
+
+  int KeepErrors(int fd, bool v4, bool on) override {
+    // Linux queues IPv4's for every socket that connects (tcp_v4_err()).
+    if (v4) return 0;
+    const int value = on ? 1 : 0;
+    return SetOption(fd, IPPROTO_IPV6, IPV6_RECVERR, value);
+  }
+
   int Connect(int fd, const Endpoint& to) override {
     SocketAddress address;
     const socklen_t size = ToSocketAddress(to, &address);

@@ -118,6 +118,8 @@ class MemorySockets final : public Sockets {
   int SetMark(int, uint32_t) override { return 0; }
   int BindToDevice(int, const std::string&) override { return 0; }
   int SetUserTimeout(int, Duration) override { return 0; }
+  int SetTtl(int, bool, uint8_t) override { return 0; }
+  int KeepErrors(int, bool, bool) override { return 0; }
   int TakeError(int) override { return 0; }
   int64_t Send(int, std::span<const Bytes> parts) override {
     int64_t n = 0;
@@ -251,6 +253,7 @@ CoreRig::CoreRig(const Options& options) : options_(options) {
   platform.poller = std::make_unique<MemoryPoller>(tun_, sockets_);
   platform.tun = std::move(tun);
   platform.sockets = std::move(sockets);
+  platform.datagrams = NewDatagrams();  // not used: no app sends any
   observer_ = std::make_unique<SilentObserver>();
   Config config;
   auto loop = Loop::Create(config, std::move(platform), {}, observer_.get());

@@ -18,9 +18,9 @@ TEST(OrDrop, HoldsAValue) {
 }
 
 TEST(OrDrop, HoldsAReason) {
-  const OrDrop<std::string> v = DropReason::kFragment;
+  const OrDrop<std::string> v = DropReason::kBadFragment;
   ASSERT_FALSE(v);
-  EXPECT_EQ(v.reason(), DropReason::kFragment);
+  EXPECT_EQ(v.reason(), DropReason::kBadFragment);
 }
 
 TEST(OrDrop, TakesValuesThatOnlyMove) {

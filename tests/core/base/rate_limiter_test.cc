@@ -97,5 +97,18 @@ TEST(RateLimiter, ConfiguredFromZeroStartsPermitting) {
   EXPECT_EQ(TakeMany(limiter, kStart, 20), 5);
 }
 
+// A price above one may be taken on credit, and one of zero still needs a
+// token: what is permitted in the long run is the average price's.
+TEST(RateLimiter, PricesOtherThanOne) {
+  RateLimiter limiter(/*per_second=*/10, /*burst=*/3);
+  EXPECT_TRUE(limiter.Take(kStart, 0));
+  EXPECT_TRUE(limiter.Take(kStart, 2));
+  EXPECT_TRUE(limiter.Take(kStart, 2));
+  EXPECT_FALSE(limiter.Take(kStart, 0));
+  EXPECT_FALSE(limiter.Take(kStart, 2));
+  EXPECT_EQ(TakeMany(limiter, kStart + milliseconds(100), 5), 0);
+  EXPECT_EQ(TakeMany(limiter, kStart + milliseconds(200), 5), 1);
+}
+
 }  // namespace
 }  // namespace netstack

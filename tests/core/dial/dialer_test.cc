@@ -127,14 +127,14 @@ TEST_P(DialerTest, ConnectedAtOnce) {
 TEST_P(DialerTest, FinishTellsAndCountsWhatBecameOfIt) {
   const int fd = dialer.DialTcp(to()).fd;
   sockets.last().so_error = ECONNREFUSED;
-  EXPECT_EQ(dialer.FinishDial(fd), DialOutcome::kRefused);
+  EXPECT_EQ(dialer.FinishDial(fd, GetParam()->v4()), DialOutcome::kRefused);
   EXPECT_EQ(dialer.stats().refused, 1u);
   EXPECT_FALSE(sockets.last().closed) << "the caller's";
   dialer.Close(fd, true);
   EXPECT_TRUE(sockets.last().reset);
 
   const int other = dialer.DialTcp(to()).fd;
-  EXPECT_EQ(dialer.FinishDial(other), DialOutcome::kConnected);
+  EXPECT_EQ(dialer.FinishDial(other, GetParam()->v4()), DialOutcome::kConnected);
   EXPECT_EQ(dialer.stats().connected, 1u);
 }
 

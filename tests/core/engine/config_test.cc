@@ -64,7 +64,17 @@ std::function<void(Config&)> Prefix(const char* ip, uint8_t length) {
   };
 }
 
+std::function<void(Config&)> Gateway(IpAddress IcmpConfig::*field,
+                                     const char* ip) {
+  return [=](Config& c) { c.icmp.*field = *IpAddress::Parse(ip); };
+}
+template <typename T>
+std::function<void(Config&)> Fragments(T FragmentConfig::*field, T value) {
+  return [=](Config& c) { c.fragments.*field = value; };
+}
+
 std::vector<FieldCase> Cases() {
+  using F = FragmentConfig;
   using T = TcpConfig;
   using L = LimitsConfig;
   return {
@@ -169,6 +179,57 @@ std::vector<FieldCase> Cases() {
         }},
        {Limit(&L::icmp_error_burst, 0),
         Limit(&L::icmp_error_burst, 1'000'001)}},
+      {"limits.icmp_errors_per_path",
+       {Limit(&L::icmp_errors_per_path, 0),
+        Limit(&L::icmp_errors_per_path, 1'000'000)},
+       {Limit(&L::icmp_errors_per_path, 1'000'001)}},
+      {"icmp.gateway_v4",
+       {Gateway(&IcmpConfig::gateway_v4, "10.0.0.1")},
+       {Gateway(&IcmpConfig::gateway_v4, "fd00::1"),
+        Gateway(&IcmpConfig::gateway_v4, "0.0.0.0"),
+        Gateway(&IcmpConfig::gateway_v4, "127.0.0.1"),
+        Gateway(&IcmpConfig::gateway_v4, "224.0.0.1"),
+        Gateway(&IcmpConfig::gateway_v4, "255.255.255.255")}},
+      {"icmp.gateway_v6",
+       {Gateway(&IcmpConfig::gateway_v6, "fe80::1")},
+       {Gateway(&IcmpConfig::gateway_v6, "10.0.0.1"),
+        Gateway(&IcmpConfig::gateway_v6, "::"),
+        Gateway(&IcmpConfig::gateway_v6, "::1"),
+        Gateway(&IcmpConfig::gateway_v6, "ff02::1")}},
+      {"icmp.idle_timeout",
+       {[](Config& c) { c.icmp.idle_timeout = seconds(1); },
+        [](Config& c) { c.icmp.idle_timeout = hours(1); }},
+       {[](Config& c) { c.icmp.idle_timeout = milliseconds(999); },
+        [](Config& c) { c.icmp.idle_timeout = hours(2); }}},
+      {"icmp.max_sockets",
+       {[](Config& c) { c.icmp.max_sockets = 1; },
+        [](Config& c) { c.icmp.max_sockets = 65'536; }},
+       {[](Config& c) { c.icmp.max_sockets = 0; },
+        [](Config& c) { c.icmp.max_sockets = 65'537; }}},
+      {"fragments.max_bytes",
+       {Fragments(&F::max_bytes, uint64_t{131'072}),
+        Fragments(&F::max_bytes, uint64_t{1} << 30)},
+       {Fragments(&F::max_bytes, uint64_t{131'071}),
+        Fragments(&F::max_bytes, (uint64_t{1} << 30) + 1)}},
+      {"fragments.max_datagrams",
+       {Fragments(&F::max_datagrams, 1u), Fragments(&F::max_datagrams, 65'536u)},
+       {Fragments(&F::max_datagrams, 0u),
+        Fragments(&F::max_datagrams, 65'537u)}},
+      {"fragments.max_per_datagram",
+       {Fragments(&F::max_per_datagram, 2u),
+        Fragments(&F::max_per_datagram, 8192u)},
+       {Fragments(&F::max_per_datagram, 1u),
+        Fragments(&F::max_per_datagram, 8193u)}},
+      {"fragments.timeout_v4",
+       {Fragments(&F::timeout_v4, Duration(seconds(1))),
+        Fragments(&F::timeout_v4, Duration(seconds(120)))},
+       {Fragments(&F::timeout_v4, Duration(milliseconds(999))),
+        Fragments(&F::timeout_v4, Duration(seconds(121)))}},
+      {"fragments.timeout_v6",
+       {Fragments(&F::timeout_v6, Duration(seconds(1))),
+        Fragments(&F::timeout_v6, Duration(seconds(120)))},
+       {Fragments(&F::timeout_v6, Duration(milliseconds(999))),
+        Fragments(&F::timeout_v6, Duration(seconds(121)))}},
       {"protect.so_mark",
        {[](Config& c) { c.protect.so_mark = 0xFFFFFFFF; }},
        {}},

@@ -50,6 +50,12 @@ class LoopbackSockets final : public Sockets {
   int SetUserTimeout(int fd, Duration timeout) override {
     return real_->SetUserTimeout(fd, timeout);
   }
+  int SetTtl(int fd, bool v4, uint8_t ttl) override {
+    return real_->SetTtl(fd, v4, ttl);
+  }
+  int KeepErrors(int fd, bool v4, bool on) override {
+    return real_->KeepErrors(fd, v4, on);
+  }
   int Connect(int fd, const Endpoint& to) override {
     return real_->Connect(fd, {to.ip.IsV4() ? IpAddress::V4(127, 0, 0, 1)
                                             : *IpAddress::Parse("::1"),
@@ -170,6 +176,7 @@ class LinuxTcp : public testing::TestWithParam<Case> {
     Platform platform;
     platform.clock = std::make_unique<SystemClock>();
     platform.sockets = std::make_unique<LoopbackSockets>();
+    platform.datagrams = NewDatagrams();
     auto poller = NewPoller();
     ASSERT_TRUE(poller.ok());
     platform.poller = *std::move(poller);

@@ -14,6 +14,7 @@
 #include "tests/core/wire/test_packets.h"
 #include "tests/support/fake_clock.h"
 #include "tests/support/scripted_poller.h"
+#include "tests/support/scripted_datagrams.h"
 #include "tests/support/scripted_sockets.h"
 #include "tests/support/scripted_tun.h"
 
@@ -48,6 +49,7 @@ class LoopTest : public testing::Test {
     poller->add_result = add_result;
     auto fake_sockets = std::make_unique<ScriptedSockets>();
     sockets = fake_sockets.get();
+    platform.datagrams = std::make_unique<ScriptedDatagrams>(sockets);
     auto fake_tun = std::make_unique<ScriptedTun>();
     tun = fake_tun.get();
     platform.clock = std::move(fake_clock);

@@ -27,6 +27,7 @@
 #include "core/flow/buffer_pool.h"
 #include "core/forward/forward_listener.h"
 #include "core/forward/icmp_responder.h"
+#include "core/forward/reassembler.h"
 #include "core/forward/tcp_forwarder.h"
 #include "core/forward/tun_writer.h"
 #include "core/lwip/tcp_engine.h"
@@ -34,6 +35,7 @@
 #include "gtest/gtest.h"
 #include "tests/core/wire/test_packets.h"
 #include "tests/support/fake_clock.h"
+#include "tests/support/scripted_datagrams.h"
 #include "tests/support/scripted_poller.h"
 #include "tests/support/scripted_sockets.h"
 #include "tests/support/scripted_tun.h"
@@ -101,7 +103,7 @@ class Listener final : public ForwardListener {
   void OnPoisoned(uint64_t, absl::string_view) override { ++poisoned; }
 
   std::vector<std::pair<FlowChange, FlowInfo>> changes;
-  std::array<int, 5> pressures{};
+  std::array<int, 6> pressures{};
   int poisoned = 0;
 };
 
@@ -112,8 +114,8 @@ struct Rig {
     ScriptedTun::Options tun{};
     uint64_t budget = 0;
     uint32_t max_flows = 1024;
-    uint32_t icmp_per_second = 1000;
-    uint32_t icmp_burst = 50;
+    IcmpResponder::Options icmp{};
+    Reassembler::Options fragments{};
     bool abort_on_assert = true;
     LocalStreams* local = nullptr;
     FlowAdvisor* advisor = nullptr;
@@ -126,7 +128,8 @@ struct Rig {
         slots(s.max_flows),
         writer(&tun, &tun_stats, &drops),
         dialer(&sockets, s.dialer),
-        icmp(&writer, &drops, s.icmp_per_second, s.icmp_burst) {
+        icmp(&writer, &drops, s.icmp, SipHashKey{5, 6}),
+        reassembler(&pool, &drops, s.fragments, SipHashKey{7, 8}) {
     TcpEngine::Options o;
     o.mtu = s.tun.mtu;
     o.rx_floor = s.forwarder.buffer_floor;
@@ -141,6 +144,7 @@ struct Rig {
     parts.pool = &pool;
     parts.slots = &slots;
     parts.dialer = &dialer;
+    parts.datagrams = &datagrams;
     parts.poller = &poller;
     parts.writer = &writer;
     parts.icmp = &icmp;
@@ -227,6 +231,7 @@ struct Rig {
 
   FakeClock clock;
   ScriptedSockets sockets;
+  ScriptedDatagrams datagrams{&sockets};
   ScriptedPoller poller;
   ScriptedTun tun;
   TunStats tun_stats;
@@ -236,6 +241,7 @@ struct Rig {
   TunWriter writer;
   Dialer dialer;
   IcmpResponder icmp;
+  Reassembler reassembler;
   std::unique_ptr<TcpEngine> engine;
   Listener listener;
   std::unique_ptr<TcpForwarder> tcp;
@@ -324,12 +330,13 @@ class App {
   bool Deliver(const std::vector<Reply>& replies) {
     bool news = false;
     for (const Reply& r : replies) {
-      EXPECT_EQ(r.packet.source, family.remote);
       EXPECT_EQ(r.packet.destination, family.app);
       if (!r.tcp) {
+        EXPECT_EQ(r.packet.source, rig->icmp.gateway().Of(family.v4()));
         icmp.push_back(r);
         continue;
       }
+      EXPECT_EQ(r.packet.source, family.remote);
       if (r.tcp->destination_port != port) continue;
       EXPECT_EQ(r.tcp->source_port, remote_port);
       if (r.Has(tcp_flag::kRst)) {

@@ -130,6 +130,52 @@ TEST_P(Forwarder, DialFailedAtOnce) {
   }
 }
 
+// What the network itself said about the dial, with its sender.
+TEST_P(Forwarder, FailedDialHasTheRoutersWord) {
+  Rig rig;
+  App app(&rig, family());
+  const ByteVector syn = app.Packet(tcp_flag::kSyn);
+  app.Syn();
+  ScriptedSocket& socket = rig.sockets.last();
+  DatagramError e;
+  e.error = EHOSTUNREACH;
+  e.type = v4() ? 11 : 3;
+  e.offender = *IpAddress::Parse(v4() ? "198.51.100.7" : "2001:db8:7::7");
+  rig.datagrams.Of(socket.fd).PushError(e, "the SYN");
+  EXPECT_TRUE(socket.keeps_errors);
+  socket.so_error = EHOSTUNREACH;
+  rig.Event(socket.fd, {.token = {}, .writable = true, .error = true});
+  const std::vector<Reply> replies = rig.TakeReplies();
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].packet.source, e.offender);
+  EXPECT_EQ(replies[0].type(), v4() ? 11 : 3);
+  EXPECT_EQ(ByteVector(replies[0].quote().begin(), replies[0].quote().end()),
+            syn);
+}
+
+// traceroute -T: only what no system begins with is the app's own wish.
+TEST_P(Forwarder, ASmallTtlIsCarriedToTheHostSide) {
+  const std::pair<int, std::optional<uint8_t>> kCases[] = {
+      {2, uint8_t{1}}, {32, uint8_t{31}}, {33, std::nullopt},
+      {64, std::nullopt}, {255, std::nullopt}};
+  for (const auto& [app, host] : kCases) {
+    Rig rig;
+    ByteVector packet =
+        MakeTcpPacket(family(), {.flags = tcp_flag::kSyn});
+    Store8(&packet[v4() ? 8 : 7], static_cast<uint8_t>(app));
+    if (v4()) FixV4Checksum(packet);
+    rig.Give(packet);
+    EXPECT_EQ(rig.sockets.last().ttl, host) << app;
+  }
+}
+
+TEST_P(Forwarder, ErrorsAreSoftOnceConnected) {
+  Rig rig;
+  App app(&rig, family());
+  app.Connect();
+  EXPECT_FALSE(app.socket().keeps_errors);
+}
+
 TEST_P(Forwarder, DialTimesOutAfterThirtySeconds) {
   Rig rig;
   App app(&rig, family());
