@@ -1,4 +1,4 @@
-// Blocklists: names by the million, exact, in about 17 bytes each.
+// Blocklists: names by the million, exact, in about 20 bytes each.
 //
 //   BlocklistBuilder builder(key, options);       // any thread
 //   ListReport report = builder.Add("ads", file_contents);
