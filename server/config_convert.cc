@@ -64,6 +64,77 @@ void ReadTcp(const v1::TcpConfig& in, TcpConfig& out, Problems& problems) {
   if (in.has_buffer_max()) out.buffer_max = in.buffer_max();
 }
 
+void ReadUdp(const v1::UdpConfig& in, UdpConfig& out, Problems& problems) {
+  ReadDuration("udp.idle", in.has_idle(), in.idle(), &out.idle, problems);
+  ReadDuration("udp.stream_idle", in.has_stream_idle(), in.stream_idle(),
+               &out.stream_idle, problems);
+  if (!in.port_idle().empty()) out.port_idle.clear();
+  for (int i = 0; i < in.port_idle_size(); ++i) {
+    const v1::UdpPortIdle& rule = in.port_idle(i);
+    UdpForwarder::PortIdle idle;
+    // Beyond 16 bits it becomes 0, which is refused as well.
+    idle.port = static_cast<uint16_t>(rule.port() > 65535 ? 0 : rule.port());
+    const std::string path = absl::StrCat("udp.port_idle[", i, "].idle");
+    ReadDuration(path.c_str(), true, rule.idle(), &idle.idle, problems);
+    out.port_idle.push_back(idle);
+  }
+  switch (in.filtering()) {
+    case v1::UDP_FILTERING_UNSPECIFIED:
+      break;
+    case v1::UDP_FILTERING_ENDPOINT_INDEPENDENT:
+      out.filtering = UdpFiltering::kEndpointIndependent;
+      break;
+    case v1::UDP_FILTERING_ADDRESS_DEPENDENT:
+      out.filtering = UdpFiltering::kAddressDependent;
+      break;
+    case v1::UDP_FILTERING_ADDRESS_AND_PORT_DEPENDENT:
+      out.filtering = UdpFiltering::kAddressAndPortDependent;
+      break;
+    default:
+      problems.push_back({"udp.filtering", "not a known filtering."});
+  }
+  if (in.has_preserve_ports()) out.preserve_ports = in.preserve_ports();
+  if (in.has_forward_multicast()) {
+    out.forward_multicast = in.forward_multicast();
+  }
+  if (in.has_max_flows()) out.max_flows = in.max_flows();
+  if (in.has_max_peers()) out.max_peers = in.max_peers();
+  if (in.has_socket_buffer()) out.socket_buffer = in.socket_buffer();
+  for (int i = 0; i < in.interfaces_size(); ++i) {
+    const v1::UdpInterfaceRule& rule = in.interfaces(i);
+    if (auto prefix = IpPrefix::Parse(rule.prefix())) {
+      out.interfaces.push_back({*prefix, rule.interface()});
+    } else {
+      problems.push_back({absl::StrCat("udp.interfaces[", i, "].prefix"),
+                          absl::StrCat("\"", rule.prefix(),
+                                       "\" is not a prefix like "
+                                       "192.168.1.0/24 or ff00::/8.")});
+    }
+  }
+}
+
+void FillUdp(const UdpConfig& udp, v1::UdpConfig& out) {
+  ToProto(udp.idle, out.mutable_idle());
+  ToProto(udp.stream_idle, out.mutable_stream_idle());
+  for (const UdpForwarder::PortIdle& rule : udp.port_idle) {
+    v1::UdpPortIdle* idle = out.add_port_idle();
+    idle->set_port(rule.port);
+    ToProto(rule.idle, idle->mutable_idle());
+  }
+  out.set_filtering(
+      static_cast<v1::UdpFiltering>(static_cast<int>(udp.filtering) + 1));
+  out.set_preserve_ports(udp.preserve_ports);
+  out.set_forward_multicast(udp.forward_multicast);
+  out.set_max_flows(udp.max_flows);
+  out.set_max_peers(udp.max_peers);
+  out.set_socket_buffer(udp.socket_buffer);
+  for (const UdpForwarder::InterfaceRule& rule : udp.interfaces) {
+    v1::UdpInterfaceRule* made = out.add_interfaces();
+    made->set_prefix(rule.prefix.ToString());
+    made->set_interface(rule.interface);
+  }
+}
+
 void ReadLimits(const v1::LimitsConfig& in, LimitsConfig& out) {
   if (in.has_max_flows()) out.max_flows = in.max_flows();
   if (in.has_reserved_descriptors()) {
@@ -242,6 +313,7 @@ absl::StatusOr<CheckedConfig> CheckConfig(const v1::Config& proto) {
   Problems problems;
   ReadTun(proto.tun(), out.core.tun, problems);
   ReadTcp(proto.tcp(), out.core.tcp, problems);
+  ReadUdp(proto.udp(), out.core.udp, problems);
   ReadLimits(proto.limits(), out.core.limits);
   ReadIcmp(proto.icmp(), out.core.icmp, problems);
   ReadFragments(proto.fragments(), out.core.fragments, problems);
@@ -282,6 +354,7 @@ v1::Config Effective(const CheckedConfig& config) {
   tcp.set_max_half_open_per_destination(t.max_half_open_per_destination);
   tcp.set_buffer_floor(t.buffer_floor);
   tcp.set_buffer_max(t.buffer_max);
+  FillUdp(config.core.udp, *out.mutable_udp());
   v1::LimitsConfig& limits = *out.mutable_limits();
   const LimitsConfig& l = config.core.limits;
   limits.set_max_flows(l.max_flows);

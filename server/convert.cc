@@ -50,6 +50,29 @@ void Fill(const TcpStats& s, v1::TcpStats* out) {
   out->set_lwip_asserts(s.lwip_asserts);
 }
 
+void Fill(const UdpStats& s, v1::UdpStats* out) {
+  out->set_opened(s.opened);
+  out->set_active(s.active);
+  out->set_mappings(s.mappings);
+  for (size_t i = 0; i < s.closed.size(); ++i) {
+    v1::CloseCount* c = out->add_closed();
+    c->set_reason(ToProto(static_cast<CloseReason>(i)));
+    c->set_flows(s.closed[i]);
+  }
+  out->set_outbound_bytes(s.outbound_bytes);
+  out->set_inbound_bytes(s.inbound_bytes);
+  out->set_outbound_datagrams(s.outbound_datagrams);
+  out->set_inbound_datagrams(s.inbound_datagrams);
+  out->set_outbound_batches(s.outbound_batches);
+  out->set_inbound_batches(s.inbound_batches);
+  out->set_send_calls(s.send_calls);
+  out->set_receive_calls(s.receive_calls);
+  out->set_hairpinned(s.hairpinned);
+  out->set_host_errors(s.host_errors);
+  out->set_resent(s.resent);
+  out->set_ports_preserved(s.ports_preserved);
+}
+
 void Fill(const FragmentStats& s, v1::FragmentStats* out) {
   out->set_reassembled(s.reassembled);
   out->set_used(s.used);
@@ -156,6 +179,7 @@ void ToProto(const Stats& stats, v1::Stats* out) {
   ToProto(stats.uptime, out->mutable_uptime());
   Fill(stats.tun, out->mutable_tun());
   Fill(stats.tcp, out->mutable_tcp());
+  Fill(stats.udp, out->mutable_udp());
   Fill(stats.fragments, out->mutable_fragments());
   Fill(stats.icmp, out->mutable_icmp());
   Fill(stats.dial, out->mutable_dial());

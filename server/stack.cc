@@ -15,11 +15,10 @@ namespace {
 
 constexpr v1::TrafficKind kSupported[] = {
     v1::TRAFFIC_KIND_TCP,
+    v1::TRAFFIC_KIND_UDP,
     v1::TRAFFIC_KIND_ICMP,
     v1::TRAFFIC_KIND_FRAGMENTS};
-constexpr v1::TrafficKind kUnsupported[] = {
-    v1::TRAFFIC_KIND_UDP,
-    v1::TRAFFIC_KIND_DNS};
+constexpr v1::TrafficKind kUnsupported[] = {v1::TRAFFIC_KIND_DNS};
 
 // What brings echoes back; a group of our own would do as well.
 constexpr char kPingAdvice[] =

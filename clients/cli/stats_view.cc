@@ -178,6 +178,46 @@ void AddTcp(StatsTable& t, const Stats& stats) {
   }
 }
 
+void AddUdp(StatsTable& t, const Stats& stats) {
+  t.Group("UDP flows");
+  t.Gauge("now", ShowCount(stats.udp().active()),
+          absl::StrCat("of ", ShowCount(stats.udp().mappings()),
+                       " app endpoints"));
+  t.Count("opened", [](const Stats& s) { return s.udp().opened(); });
+  t.Count("outbound datagrams",
+          [](const Stats& s) { return s.udp().outbound_datagrams(); });
+  t.Bytes("outbound payload",
+          [](const Stats& s) { return s.udp().outbound_bytes(); });
+  t.Count("inbound datagrams",
+          [](const Stats& s) { return s.udp().inbound_datagrams(); });
+  t.Bytes("inbound payload",
+          [](const Stats& s) { return s.udp().inbound_bytes(); });
+  t.Count("outbound batches (GSO)",
+          [](const Stats& s) { return s.udp().outbound_batches(); });
+  t.Count("inbound batches (GRO)",
+          [](const Stats& s) { return s.udp().inbound_batches(); });
+  t.Count("send calls", [](const Stats& s) { return s.udp().send_calls(); });
+  t.Count("receive calls",
+          [](const Stats& s) { return s.udp().receive_calls(); });
+  t.Count("from app to app",
+          [](const Stats& s) { return s.udp().hairpinned(); });
+  t.Count("errors of the network",
+          [](const Stats& s) { return s.udp().host_errors(); });
+  t.Count("sent again", [](const Stats& s) { return s.udp().resent(); });
+  t.Count("ports preserved",
+          [](const Stats& s) { return s.udp().ports_preserved(); });
+  for (const CloseCount& count : stats.udp().closed()) {
+    if (count.flows() == 0) continue;
+    const auto reason = count.reason();
+    t.Count("ended: " + ShortName(reason), [reason](const Stats& s) {
+      for (const CloseCount& c : s.udp().closed()) {
+        if (c.reason() == reason) return c.flows();
+      }
+      return uint64_t{0};
+    });
+  }
+}
+
 void AddIcmp(StatsTable& t, const Stats& stats) {
   t.Group("Echoes (ping)");
   t.Gauge("now", ShowCount(stats.icmp().active()),
@@ -337,8 +377,8 @@ std::string DropMeaning(DropReason reason) {
       return "multicast or broadcast, which is not carried";
     case netstack::v1::DROP_REASON_BAD_FRAGMENT:
       return "a fragment of impossible length, place or mark";
-    case netstack::v1::DROP_REASON_UDP_UNSUPPORTED:
-      return "UDP is not carried yet";
+    case netstack::v1::DROP_REASON_UDP_FILTERED:
+      return "from a remote that udp.filtering keeps out";
     case netstack::v1::DROP_REASON_ICMP_NOT_CARRIED:
       return "a type of ICMP that stays on the app's link";
     case netstack::v1::DROP_REASON_DNS_UNSUPPORTED:
@@ -393,6 +433,14 @@ std::string DropMeaning(DropReason reason) {
       return "fragments beyond a limit of `fragments`";
     case netstack::v1::DROP_REASON_FRAGMENT_TIMEOUT:
       return "fragments whose rest did not come in time";
+    case netstack::v1::DROP_REASON_BAD_UDP_HEADER:
+      return "UDP length or port impossible";
+    case netstack::v1::DROP_REASON_UDP_SOCKET_FULL:
+      return "the host's socket took no more datagrams";
+    case netstack::v1::DROP_REASON_UDP_TOO_BIG:
+      return "beyond the path's MTU; the app was told";
+    case netstack::v1::DROP_REASON_UDP_HOST_ERROR:
+      return "no route, a firewall or no socket on the host";
     default:
       return "";
   }
@@ -415,6 +463,7 @@ std::string RenderStats(const StatsSample& now, const StatsSample* before,
                          ShowDuration(ToAbsl(now.stats.uptime())), " ago:\n\n");
     AddTun(table);
     AddTcp(table, now.stats);
+    AddUdp(table, now.stats);
     AddIcmp(table, now.stats);
     AddFragments(table, now.stats);
     AddDials(table);

@@ -31,7 +31,8 @@ namespace netstack {
   X(kMulticast, "MULTICAST", "multicast or broadcast destination")             \
   X(kBadFragment, "BAD_FRAGMENT",                                              \
     "a fragment of impossible length, place or mark, and its datagram")        \
-  X(kUdpUnsupported, "UDP_UNSUPPORTED", "UDP, which is not built yet")         \
+  X(kUdpFiltered, "UDP_FILTERED",                                              \
+    "an inbound datagram that udp.filtering does not let in")                  \
   X(kIcmpNotCarried, "ICMP_NOT_CARRIED",                                       \
     "ICMP of a type that does not leave the app's own link")                   \
   X(kDnsUnsupported, "DNS_UNSUPPORTED", "DNS (port 53), not built yet")        \
@@ -76,7 +77,14 @@ namespace netstack {
     "an echo, but the system permits us no ping sockets")                      \
   X(kEchoNotSent, "ECHO_NOT_SENT", "an echo that the host did not take")       \
   X(kEchoUnasked, "ECHO_UNASKED",                                              \
-    "an echo reply, or an error about an echo, that nobody waits for")
+    "an echo reply, or an error about an echo, that nobody waits for")                         \
+  X(kBadUdpHeader, "BAD_UDP_HEADER", "UDP length or port impossible")          \
+  X(kUdpSocketFull, "UDP_SOCKET_FULL",                                         \
+    "the host's socket took no more datagrams")                                \
+  X(kUdpTooBig, "UDP_TOO_BIG",                                                 \
+    "a datagram beyond the path's MTU that may not be fragmented")             \
+  X(kUdpHostError, "UDP_HOST_ERROR",                                           \
+    "the host could not send a datagram: no route, a firewall, no socket")
 
 enum class DropReason : uint8_t {
 #define NETSTACK_X(id, name, text) id,
@@ -90,7 +98,7 @@ inline constexpr std::array kDropReasonNames = {
 #undef NETSTACK_X
 };
 inline constexpr size_t kDropReasonCount = kDropReasonNames.size();
-static_assert(static_cast<size_t>(DropReason::kEchoUnasked) + 1 ==
+static_assert(static_cast<size_t>(DropReason::kUdpHostError) + 1 ==
               kDropReasonCount);
 
 // The proto's name without its prefix, e.g. "TOO_SHORT".

@@ -54,10 +54,15 @@ Dial Dialer::OpenProtected(SocketKind kind, bool v4) {
   return {DialOutcome::kConnected, fd};
 }
 
-Dial Dialer::Open(SocketKind kind, bool v4) {
+Dial Dialer::Open(SocketKind kind, bool v4, const std::string& device) {
   ++stats_.attempts;
   const Dial dial = OpenProtected(kind, v4);
-  return {Count(dial.outcome), dial.fd};
+  if (dial.fd < 0 || device.empty() ||
+      sockets_->BindToDevice(dial.fd, device) == 0) {
+    return {Count(dial.outcome), dial.fd};
+  }
+  Close(dial.fd, false);
+  return {Count(DialOutcome::kNetUnreachable), -1};
 }
 
 Dial Dialer::DialUdp(const Endpoint& to) {

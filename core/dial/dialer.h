@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "core/base/time.h"
@@ -62,7 +63,9 @@ class Dialer {
   // A protected socket that is not connected (an unconnected UDP socket, a
   // ping socket, one that a library connects by itself): kConnected with its
   // descriptor, or what went wrong.
-  Dial Open(SocketKind kind, bool v4);
+  // A `device` is what the socket is bound to (SO_BINDTODEVICE), whatever the
+  // protectors chose; kNetUnreachable where there is none of that name.
+  Dial Open(SocketKind kind, bool v4, const std::string& device = "");
   // What the socket says once it is writable or in error. Counts the result;
   // to be called once per kInProgress. Does not close.
   DialOutcome FinishDial(int fd, bool v4);

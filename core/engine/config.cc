@@ -23,6 +23,9 @@ constexpr uint32_t kMaxFlows = 1'000'000;
 constexpr uint32_t kMinReserved = 8, kMaxReserved = 65'536;
 constexpr uint64_t kMinBudget = 1024 * 1024;
 constexpr uint32_t kMaxIcmpErrors = 1'000'000;
+constexpr size_t kMaxPortRules = 64;  // searched for every timer
+// Searched for every datagram; UdpMapping has a byte for them.
+constexpr size_t kMaxInterfaceRules = 64;
 // Two of the largest datagrams, since less could never hold one and its books.
 constexpr uint64_t kMinFragmentBytes = Reassembler::kFloor;
 constexpr uint64_t kMaxFragmentBytes = uint64_t{1} << 30;
@@ -103,6 +106,42 @@ void CheckTcp(const TcpConfig& tcp, ConfigChecker& check) {
   }
 }
 
+void CheckUdp(const UdpConfig& udp, ConfigChecker& check) {
+  check.Time("udp.idle", udp.idle, seconds(1), hours(24));
+  check.Time("udp.stream_idle", udp.stream_idle, seconds(1), hours(24));
+  if (udp.port_idle.size() > kMaxPortRules) {
+    check.Fail("udp.port_idle",
+               absl::StrCat(udp.port_idle.size(), " entries, but at most ",
+                            kMaxPortRules, " are possible."));
+  } else {
+    for (size_t i = 0; i < udp.port_idle.size(); ++i) {
+      const std::string path = absl::StrCat("udp.port_idle[", i, "]");
+      check.Range(path + ".port", udp.port_idle[i].port, 1, 65'535);
+      check.Time(path + ".idle", udp.port_idle[i].idle, seconds(1),
+                 hours(24));
+    }
+  }
+  check.Range("udp.max_flows", udp.max_flows, 1, kMaxFlows);
+  check.Range("udp.max_peers", udp.max_peers, 1, kMaxFlows);
+  check.RangeOrZero("udp.socket_buffer", udp.socket_buffer, 4096,
+                    uint64_t{1} << 30);
+  if (udp.interfaces.size() > kMaxInterfaceRules) {
+    check.Fail("udp.interfaces",
+               absl::StrCat(udp.interfaces.size(), " rules, but at most ",
+                            kMaxInterfaceRules, " are possible."));
+    return;
+  }
+  for (size_t i = 0; i < udp.interfaces.size(); ++i) {
+    const std::string path = absl::StrCat("udp.interfaces[", i, "]");
+    check.Name(path + ".interface", udp.interfaces[i].interface);
+    const IpPrefix& prefix = udp.interfaces[i].prefix;
+    if (IpPrefix::Parse(prefix.ToString()) != prefix) {
+      check.Fail(path + ".prefix",
+                 absl::StrCat(prefix.ToString(), " is no prefix."));
+    }
+  }
+}
+
 void CheckLimits(const LimitsConfig& limits, ConfigChecker& check) {
   check.RangeOrZero("limits.max_flows", limits.max_flows, 1, kMaxFlows);
   check.RangeOrZero("limits.reserved_descriptors",
@@ -148,6 +187,7 @@ std::vector<ConfigProblem> Validate(const Config& config) {
   ConfigChecker check;
   CheckTun(config.tun, check);
   CheckTcp(config.tcp, check);
+  CheckUdp(config.udp, check);
   CheckLimits(config.limits, check);
   CheckDns(config.dns, check);
   CheckGateway("icmp.gateway_v4", config.icmp.gateway_v4, true, check);

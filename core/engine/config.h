@@ -13,6 +13,7 @@
 #include "core/forward/icmp_forwarder.h"
 #include "core/forward/icmp_responder.h"
 #include "core/forward/reassembler.h"
+#include "core/forward/udp_forwarder.h"
 #include "core/wire/ip_address.h"
 
 namespace netstack {
@@ -56,6 +57,9 @@ struct TcpConfig {
   uint32_t buffer_floor = 64 * 1024;
   uint32_t buffer_max = 1024 * 1024;
 };
+
+// UdpForwarder::Options says what each field means.
+using UdpConfig = UdpForwarder::Options;
 
 struct LimitsConfig {
   // Flows of all protocols. Zero: as many as the descriptor limit allows.
@@ -103,6 +107,7 @@ struct ProtectConfig {
 struct Config {
   TunConfig tun;
   TcpConfig tcp;
+  UdpConfig udp;
   LimitsConfig limits;
   ProtectConfig protect;
   DnsConfig dns;

@@ -21,8 +21,10 @@ bool IsBadAddress(const IpAddress& ip) {
 Dispatcher::Dispatcher(std::vector<IpPrefix> prefixes, const Parts& parts)
     : prefixes_(std::move(prefixes)), parts_(parts) {}
 
-void Dispatcher::OnPacket(MutableBytes bytes, ChecksumTrust trust) {
-  const Decision d = Decide(bytes, trust);
+void Dispatcher::OnPacket(MutableBytes bytes, ChecksumTrust trust,
+                          uint16_t udp_segment) {
+  Decision d = Decide(bytes, trust);
+  d.udp_segment = udp_segment;
   if (d.packet.protocol != 0) CountProtocol(d.packet);
   Act(d);
 }
@@ -31,6 +33,9 @@ void Dispatcher::Act(const Decision& d) {
   switch (d.verdict) {
     case Verdict::kTcp:
       parts_.tcp->OnSegment(d.packet, d.segment, now_);
+      return;
+    case Verdict::kUdp:
+      parts_.udp->OnDatagram(d.packet, d.datagram, d.udp_segment, now_);
       return;
     case Verdict::kEcho:
       parts_.echoes->OnEcho(d.packet, d.icmp, now_);
@@ -92,11 +97,18 @@ Dispatcher::Decision Dispatcher::Decide(Bytes bytes,
       p.source.IsMulticast() || p.source.IsLimitedBroadcast()) {
     return decide(Verdict::kDrop, DropReason::kBadAddress);
   }
-  if (p.destination.IsMulticast() || p.destination.IsLimitedBroadcast()) {
-    return decide(Verdict::kDrop, DropReason::kMulticast);
-  }
   if (!IsOurs(p.source)) {
     return decide(Verdict::kDrop, DropReason::kSourceNotOurs);
+  }
+  if (p.destination.IsMulticast() || p.destination.IsLimitedBroadcast()) {
+    // Groups are joined and left on links: where the UDP forwarder sends them
+    // to one, it stands for the app there, and the TTL, mostly 1, is the
+    // link's.
+    if (p.protocol != ip_protocol::kUdp || p.is_fragment) {
+      return decide(Verdict::kDrop, DropReason::kMulticast);
+    }
+    DecideByTransport(trust, d);
+    return d;
   }
   // We are one hop (RFC 1812, 5.2.3; RFC 8200, 3): every packet, also of TCP
   // and fragments, has to have one to spend.
@@ -125,11 +137,15 @@ void Dispatcher::DecideByTransport(ChecksumTrust trust, Decision& d) const {
       return;
     }
     case ip_protocol::kUdp: {
-      // The UDP forwarder and the DNS interceptor will stand here.
-      const std::optional<Ports> ports = PeekPorts(d.packet);
-      return decide(Verdict::kRefuse, ports && ports->destination == kDnsPort
-                                          ? DropReason::kDnsUnsupported
-                                          : DropReason::kUdpUnsupported);
+      const OrDrop<UdpDatagram> datagram = ParseUdp(d.packet, trust);
+      if (!datagram) return decide(Verdict::kDrop, datagram.reason());
+      d.datagram = *datagram;
+      // The DNS interceptor will stand here.
+      if (datagram->destination_port == kDnsPort) {
+        return decide(Verdict::kRefuse, DropReason::kDnsUnsupported);
+      }
+      d.verdict = Verdict::kUdp;
+      return;
     }
     case ip_protocol::kIcmp:
     case ip_protocol::kIcmpV6:

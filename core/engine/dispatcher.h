@@ -12,14 +12,17 @@
 #include "core/forward/icmp_responder.h"
 #include "core/forward/reassembler.h"
 #include "core/forward/tcp_forwarder.h"
+#include "core/forward/udp_forwarder.h"
 #include "core/wire/ip_address.h"
 #include "core/wire/packet.h"
+#include "core/wire/udp.h"
 
 namespace netstack {
 
 enum class Verdict : uint8_t {
   kTcp,          // to the TCP forwarder
   kEcho,         // to the ICMP forwarder
+  kUdp,          // to the UDP forwarder
   kFragment,     // to the reassembler, and on when it makes a whole packet
   kTimeExceeded, // drop, and say so by ICMP, as a router does
   kRefuse,       // drop, and say so by ICMP, so that the app need not wait
@@ -32,6 +35,7 @@ class Dispatcher final : public PacketHandler {
   struct Parts {
     TcpForwarder* tcp = nullptr;
     IcmpForwarder* echoes = nullptr;
+    UdpForwarder* udp = nullptr;
     Reassembler* reassembler = nullptr;
     IcmpResponder* icmp = nullptr;
     TunStats* stats = nullptr;
@@ -44,7 +48,8 @@ class Dispatcher final : public PacketHandler {
   // The time of the turn; packets have none of their own.
   void set_now(Instant now) { now_ = now; }
 
-  void OnPacket(MutableBytes bytes, ChecksumTrust trust) override;
+  void OnPacket(MutableBytes bytes, ChecksumTrust trust,
+                uint16_t udp_segment) override;
 
  private:
   struct Decision {
@@ -53,6 +58,8 @@ class Dispatcher final : public PacketHandler {
     Packet packet;
     TcpSegment segment;
     IcmpMessage icmp;
+    UdpDatagram datagram;
+    uint16_t udp_segment = 0;
   };
 
   Decision Decide(Bytes bytes, ChecksumTrust trust) const;

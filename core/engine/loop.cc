@@ -117,6 +117,16 @@ absl::Status Loop::Init(const Secrets& secrets) {
   parts.listener = this;
   tcp_ = std::make_unique<TcpForwarder>(parts, ForwarderOptions(),
                                         secrets.hash, now_);
+  UdpForwarder::Parts udp;
+  udp.slots = &slots_;
+  udp.dialer = &dialer_;
+  udp.datagrams = platform_.datagrams.get();
+  udp.poller = platform_.poller.get();
+  udp.writer = &writer_;
+  udp.icmp = &icmp_;
+  udp.drops = &drops_;
+  udp.listener = this;
+  udp_ = std::make_unique<UdpForwarder>(udp, UdpOptions(), secrets.hash, now_);
   IcmpForwarder::Parts echo;
   echo.slots = &slots_;
   echo.dialer = &dialer_;
@@ -128,9 +138,10 @@ absl::Status Loop::Init(const Secrets& secrets) {
   echo.listener = this;
   echoes_ =
       std::make_unique<IcmpForwarder>(echo, EchoOptions(), secrets.hash);
-  flow_sources_ = {tcp_.get(), echoes_.get()};
+  flow_sources_ = {tcp_.get(), udp_.get(), echoes_.get()};
   Dispatcher::Parts hops;
   hops.tcp = tcp_.get();
+  hops.udp = udp_.get();
   hops.echoes = echoes_.get();
   hops.reassembler = &reassembler_;
   hops.icmp = &icmp_;
@@ -157,6 +168,7 @@ void Loop::Run() {
   now_ = platform_.clock->Now();
   tcp_->Shutdown(now_);
   echoes_->Shutdown(now_);
+  udp_->Shutdown(now_);
   RunPosted();
   {
     MutexLock lock(mutex_);
@@ -172,10 +184,12 @@ void Loop::Release() {
   if (tcp_ == nullptr) return;
   tcp_->Shutdown(now_);
   echoes_->Shutdown(now_);
+  udp_->Shutdown(now_);
   reader_.reset();
   dispatcher_.reset();
   flow_sources_.clear();
   echoes_.reset();
+  udp_.reset();
   tcp_.reset();
   tcp_engine_.reset();
   platform_.tun.reset();
@@ -187,6 +201,7 @@ void Loop::Turn(Instant deadline) {
   } else {
     deadline = std::min({deadline, tcp_->next_deadline(now_),
                          echoes_->next_deadline(),
+                         udp_->next_deadline(now_),
                          reassembler_.next_deadline(), trim_at_});
   }
   const size_t n = platform_.poller->Wait(now_, deadline, events_);
@@ -204,10 +219,12 @@ void Loop::Turn(Instant deadline) {
       case PollToken::Kind::kTcpFlow:
         tcp_->OnSocket(events_[i], now_);
         break;
+      case PollToken::Kind::kUdp:
+        udp_->OnSocket(events_[i], now_);
+        break;
       case PollToken::Kind::kEcho:
         echoes_->OnSocket(events_[i], now_);
         break;
-      case PollToken::Kind::kUdp:
       case PollToken::Kind::kDns:
       case PollToken::Kind::kProtect:
         break;  // nobody opens such sockets yet
@@ -216,6 +233,7 @@ void Loop::Turn(Instant deadline) {
   if (tun_more_) ReadTun();
   tcp_->OnTurn(now_);
   echoes_->OnTurn(now_);
+  udp_->OnTurn(now_);
   reassembler_.Expire(now_, [this](const Packet& first) {
     (void)icmp_.Answer(IcmpError::kReassemblyTimeExceeded, first, now_);
   });
@@ -238,6 +256,7 @@ void Loop::Turn(Instant deadline) {
 void Loop::Trim() {
   trim_at_ = kNever;
   pool_.Trim();
+  udp_->Trim();
   if (ManyBlocksFreed()) ReturnFreeMemory();
   blocks_at_trim_ = GetLwipHeapStats().live;
 }
@@ -247,7 +266,10 @@ bool Loop::ManyBlocksFreed() const {
 }
 
 void Loop::OnTun(const PollEvent& event) {
-  if (event.writable && writer_.blocked()) tcp_->OnTunWritable(now_);
+  if (event.writable && writer_.blocked()) {
+    tcp_->OnTunWritable(now_);
+    udp_->OnTunWritable(now_);
+  }
   if (event.readable || event.error) ReadTun();
 }
 
@@ -255,7 +277,9 @@ void Loop::ReadTun() {
   tun_more_ = false;
   if (failed_) return;
   dispatcher_->set_now(now_);
-  switch (reader_->ReadBatch()) {
+  const TunReader::Result result = reader_->ReadBatch();
+  udp_->Flush(now_);
+  switch (result) {
     case TunReader::Result::kDrained:
       return;
     case TunReader::Result::kMore:
@@ -285,6 +309,7 @@ void Loop::Fail(int error) {
   (void)platform_.poller->Remove(platform_.tun->fd());
   tcp_->Shutdown(now_);
   echoes_->Shutdown(now_);
+  udp_->Shutdown(now_);
   observer_->OnFailed(absl::UnavailableError(
       absl::StrCat("the TUN ", platform_.tun->name(), " is gone: ",
                    std::generic_category().message(error))));
@@ -338,6 +363,8 @@ TcpForwarder::Options Loop::ForwarderOptions() const {
   o.gate.max_per_destination = config_.tcp.max_half_open_per_destination;
   return o;
 }
+
+UdpForwarder::Options Loop::UdpOptions() const { return config_.udp; }
 
 IcmpResponder::Options Loop::IcmpOptions() const {
   IcmpResponder::Options o;
@@ -405,6 +432,7 @@ void Loop::ApplyConfig(const Config& config) {
   ApplyProtectors();
   tcp_engine_->Configure(EngineOptions({}));
   tcp_->Configure(ForwarderOptions());
+  udp_->Configure(UdpOptions(), now_);
 }
 
 EngineInfo Loop::GetInfo() const {
@@ -423,6 +451,7 @@ Stats Loop::GetStats() const {
   s.tun = tun_stats_;
   s.tcp = tcp_->stats();
   s.tcp.icmp_errors_sent = icmp_.sent();
+  s.udp = udp_->stats();
   s.fragments = reassembler_.stats();
   s.icmp = echoes_->stats();
   s.dial = dialer_.stats();
@@ -430,7 +459,7 @@ Stats Loop::GetStats() const {
   s.memory.buffered_peak = pool_.peak();
   s.memory.budget = pool_.budget();
   s.memory.pressure = tcp_->memory_waits();
-  s.memory.flow_records = tcp_->record_memory();
+  s.memory.flow_records = tcp_->record_memory() + udp_->record_memory();
   s.memory.allocation_failures =
       pool_.allocation_failures() + tcp_engine_->allocation_failures() +
       reserve_.given();

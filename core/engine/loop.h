@@ -28,6 +28,7 @@
 #include "core/forward/reassembler.h"
 #include "core/forward/tcp_forwarder.h"
 #include "core/forward/tun_writer.h"
+#include "core/forward/udp_forwarder.h"
 #include "core/lwip/tcp_engine.h"
 #include "core/platform/clock.h"
 #include "core/platform/datagrams.h"
@@ -101,6 +102,7 @@ class Loop final : public Engine, public ForwardListener {
   void RunPosted();
   uint32_t FlowLimit() const;
   TcpForwarder::Options ForwarderOptions() const;
+  UdpForwarder::Options UdpOptions() const;
   IcmpResponder::Options IcmpOptions() const;
   Reassembler::Options FragmentOptions() const;
   IcmpForwarder::Options EchoOptions() const;
@@ -126,6 +128,7 @@ class Loop final : public Engine, public ForwardListener {
   Reassembler reassembler_;
   std::unique_ptr<TcpEngine> tcp_engine_;
   std::unique_ptr<TcpForwarder> tcp_;
+  std::unique_ptr<UdpForwarder> udp_;
   std::unique_ptr<IcmpForwarder> echoes_;
   std::unique_ptr<Dispatcher> dispatcher_;
   std::unique_ptr<TunReader> reader_;

@@ -23,6 +23,7 @@ struct Stats {
   Duration uptime{};
   TunStats tun;
   TcpStats tcp;
+  UdpStats udp;
   FragmentStats fragments;
   IcmpStats icmp;
   DialStats dial;

@@ -72,9 +72,10 @@ TunReader::Result TunReader::ReadWhole() {
     const auto size = static_cast<size_t>(read.size);
     Count(size);
     bytes += size;
-    handler_->OnPacket(room.first(size), read.checksum_trusted
-                                             ? ChecksumTrust::kTrusted
-                                             : ChecksumTrust::kVerify);
+    handler_->OnPacket(room.first(size),
+                       read.checksum_trusted ? ChecksumTrust::kTrusted
+                                             : ChecksumTrust::kVerify,
+                       read.udp_segment);
   }
   return Result::kMore;
 }
@@ -114,7 +115,7 @@ TunReader::Result TunReader::ReadMerging() {
       guess_ = kV4Headers;
     }
     if (!CanGrow({packet, size})) {
-      handler_->OnPacket({packet, size}, ChecksumTrust::kVerify);
+      handler_->OnPacket({packet, size}, ChecksumTrust::kVerify, 0);
       continue;
     }
     // It may grow: to the start of the buffer with it, unless it is there.
@@ -203,7 +204,7 @@ void TunReader::Flush() {
     }
   }
   start_ = end_ = kV6Headers;
-  handler_->OnPacket({packet, size}, ChecksumTrust::kTrusted);
+  handler_->OnPacket({packet, size}, ChecksumTrust::kTrusted, 0);
 }
 
 }  // namespace netstack

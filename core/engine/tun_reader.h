@@ -23,7 +23,9 @@ namespace netstack {
 class PacketHandler {
  public:
   virtual ~PacketHandler() = default;
-  virtual void OnPacket(MutableBytes packet, ChecksumTrust trust) = 0;
+  // `udp_segment`: see TunRead.
+  virtual void OnPacket(MutableBytes packet, ChecksumTrust trust,
+                        uint16_t udp_segment) = 0;
 };
 
 class TunReader {

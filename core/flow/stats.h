@@ -87,6 +87,27 @@ struct TcpStats {
   uint64_t lwip_asserts = 0;  // assertions that failed inside lwIP
 };
 
+struct UdpStats {
+  uint64_t opened = 0;    // flows: pairs of an app's and a remote's endpoint
+  uint64_t active = 0;    // gauge: flows in the tables
+  uint64_t mappings = 0;  // gauge: endpoints of apps, each with a socket
+  std::array<uint64_t, kCloseReasonCount> closed{};  // by CloseReason
+  // Payload and datagrams that the host side's sockets took, and the TUN.
+  uint64_t outbound_bytes = 0;
+  uint64_t inbound_bytes = 0;
+  uint64_t outbound_datagrams = 0;
+  uint64_t inbound_datagrams = 0;
+  // Of these, messages to or from the kernel with several datagrams.
+  uint64_t outbound_batches = 0;  // UDP_SEGMENT
+  uint64_t inbound_batches = 0;   // UDP_GRO
+  uint64_t send_calls = 0;     // sendmmsg(2)
+  uint64_t receive_calls = 0;  // recvmmsg(2)
+  uint64_t hairpinned = 0;   // datagrams from app to app (RFC 4787, 6)
+  uint64_t host_errors = 0;  // ICMP errors that the network sent to us
+  uint64_t resent = 0;  // calls made again behind another datagram's error
+  uint64_t ports_preserved = 0;  // mappings with the app's own port
+};
+
 struct DialStats {
   uint64_t attempts = 0;
   uint64_t connected = 0;

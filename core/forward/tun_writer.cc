@@ -7,6 +7,7 @@
 #include "core/wire/checksum.h"
 #include "core/wire/headers.h"
 #include "core/wire/packet.h"
+#include "core/wire/udp.h"
 
 namespace netstack {
 namespace {
@@ -139,6 +140,70 @@ void TunWriter::SendPacket(Bytes packet) {
   if (blocked_ || !Write({&packet, 1}, TunWrite{}, packet.size())) {
     drops_->Count(DropReason::kTunWriteFailed);
   }
+}
+
+bool TunWriter::SendUdp(InboundDatagram& datagram) {
+  if (blocked_) return false;
+  const size_t segment = datagram.segment_size;
+  if (segment == 0 || datagram.payload.size() <= segment) {
+    return WriteUdp(datagram, 0);
+  }
+  const size_t headers = IpHeaderSize(datagram.to.ip.IsV4()) + kUdpHeaderSize;
+  if (tun_->udp_offload() && headers + segment <= tun_->mtu() &&
+      headers + datagram.payload.size() <= kMaxPacketSize) {
+    return WriteUdp(datagram, datagram.segment_size);
+  }
+  InboundDatagram one = datagram;
+  while (!datagram.payload.empty()) {
+    one.payload =
+        datagram.payload.first(std::min(segment, datagram.payload.size()));
+    if (!WriteUdp(one, 0)) return false;
+    datagram.payload = datagram.payload.subspan(one.payload.size());
+  }
+  return true;
+}
+
+bool TunWriter::WriteUdp(const InboundDatagram& datagram,
+                         uint16_t segment_size) {
+  const size_t size = kUdpHeaderSize + datagram.payload.size();
+  IpHeaderFields ip;
+  ip.source = datagram.from.ip;
+  ip.destination = datagram.to.ip;
+  ip.protocol = ip_protocol::kUdp;
+  ip.ttl = datagram.ttl;
+  ip.tos = datagram.tos;
+  UdpHeaderFields udp;
+  udp.source_port = datagram.from.port;
+  udp.destination_port = datagram.to.port;
+  udp.length = static_cast<uint16_t>(size);
+  ChecksumAccumulator sum = PseudoHeader(ip.source, ip.destination, ip.protocol,
+                                         static_cast<uint32_t>(size));
+  const size_t ip_size = IpHeaderSize(ip.source.IsV4());
+  const bool fits = ip_size + size <= tun_->mtu() || segment_size != 0;
+  if (tun_->offload() && fits) {
+    udp.checksum = sum.Folded();
+    WriteIpHeader(ip, size, header_.data());
+    WriteUdpHeader(udp, header_.data() + ip_size);
+    TunWrite how;
+    how.partial_checksum = true;
+    how.checksum_start = static_cast<uint16_t>(ip_size);
+    how.checksum_offset = kUdpChecksumOffset;
+    how.segment_size = segment_size;
+    how.headers = static_cast<uint16_t>(ip_size + kUdpHeaderSize);
+    how.v4 = ip.source.IsV4();
+    how.udp = true;
+    const std::array<Bytes, 2> parts = {Bytes(header_.data(), how.headers),
+                                        datagram.payload};
+    return Write(parts, how, ip_size + size);
+  }
+  std::array<std::byte, kUdpHeaderSize> header;
+  WriteUdpHeader(udp, header.data());
+  sum.Add(header);
+  sum.Add(datagram.payload);
+  udp.checksum = UdpChecksumField(sum.Finish());
+  WriteUdpHeader(udp, header.data());
+  const std::array<Bytes, 2> parts = {header, datagram.payload};
+  return SendMessage(ip, parts);
 }
 
 bool TunWriter::SendMessage(const IpHeaderFields& ip,

@@ -16,6 +16,17 @@
 
 namespace netstack {
 
+// A UDP datagram towards an app, or a batch of them.
+struct InboundDatagram {
+  Endpoint from;
+  Endpoint to;
+  Bytes payload;  // valid during the call only
+  // Not 0: each datagram has this many bytes but for the last.
+  uint16_t segment_size = 0;
+  uint8_t tos = 0;
+  uint8_t ttl = 64;
+};
+
 // Writes what the TCP engine sends. With offload a super-segment is one write
 // and the kernel cuts it and makes its checksums; a plain TUN gets packets of
 // the app's MSS, cut and summed here.
@@ -32,6 +43,11 @@ class TunWriter final : public SegmentSink {
   // A whole IP packet of ours (RST, ICMP), checksums included. Dropped and
   // counted when the TUN does not take it.
   void SendPacket(Bytes packet);
+
+  // False: the TUN takes nothing now; what was taken of a batch is cut off the
+  // front of `datagram.payload`, and the rest is to be given again. A datagram
+  // beyond the TUN's MTU goes in fragments.
+  bool SendUdp(InboundDatagram& datagram);
 
   // A whole transport message (of ICMP, or a UDP datagram) with its checksum,
   // in at most 8 pieces; in IP fragments where it is beyond the TUN's MTU
@@ -50,6 +66,7 @@ class TunWriter final : public SegmentSink {
 
   bool WriteWhole(const InboundSegment& segment);
   bool WriteCut(const InboundSegment& segment);
+  bool WriteUdp(const InboundDatagram& datagram, uint16_t segment_size);
   // False: the TUN is full. Any other failure drops.
   bool Write(std::span<const Bytes> parts, const TunWrite& how, size_t size);
 

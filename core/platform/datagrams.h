@@ -30,6 +30,7 @@ inline constexpr size_t kMaxDatagram = 65535;
 
 struct DatagramIn {
   Endpoint from;  // a ping socket's port is 0
+  IpAddress to;   // where it was sent to: an address of our host
   uint8_t tos = 0;  // traffic class in IPv6; both with ECN
   uint8_t ttl = 0;  // hop limit in IPv6; 0: not told
   // Not 0: several datagrams of one sender, each of this many bytes but for

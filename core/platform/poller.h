@@ -49,10 +49,13 @@ struct PollEvent {
 // Loop thread only, but for Wake().
 class Poller {
  public:
+  // kEdgeRead is for datagram sockets: every datagram that leaves makes one
+  // writable again, which is nothing to wake up for.
   enum class Trigger {
     kLevelRead,
     kLevelWrite,
     kLevelReadWrite,
+    kEdgeRead,
     kEdgeReadWrite,
   };
 

@@ -2,8 +2,9 @@
 //
 // With offload one call carries a TCP super-segment of up to 64 KiB that the
 // kernel cuts or joins (virtio_net_hdr; Linux Documentation/networking/
-// tuntap.rst and the virtio specification, 5.1.6); without, one packet of at
-// most the MTU.
+// tuntap.rst and the virtio specification, 5.1.6), and where the kernel can
+// (USO, Linux 6.2) a batch of UDP datagrams; without, one packet of at most the
+// MTU.
 #ifndef CORE_PLATFORM_TUN_H_
 #define CORE_PLATFORM_TUN_H_
 
@@ -27,6 +28,10 @@ struct TunRead {
   int64_t size = 0;
   // The kernel vouches for the transport checksum, which may be partial.
   bool checksum_trusted = false;
+  // Not 0: a batch of UDP datagrams of one sender to one receiver behind one
+  // header; each has this many bytes of payload but for the last, which may
+  // be shorter.
+  uint16_t udp_segment = 0;
 };
 
 // What the kernel is to do to a packet that we write.
@@ -36,10 +41,13 @@ struct TunWrite {
   bool partial_checksum = false;
   uint16_t checksum_start = 0;   // offset of the transport header
   uint16_t checksum_offset = 0;  // of the checksum field behind that
-  // Payload bytes per packet of a TCP super-segment; 0: not to be cut.
+  // Payload bytes per packet of a TCP super-segment, or of a batch of UDP
+  // datagrams (only with udp_offload()); 0: not to be cut. With it the
+  // checksum is partial.
   uint16_t segment_size = 0;
-  uint16_t headers = 0;  // bytes of IP and TCP header
+  uint16_t headers = 0;  // bytes of IP and transport header
   bool v4 = true;
+  bool udp = false;
 };
 
 class Tun {
@@ -50,6 +58,8 @@ class Tun {
   virtual const std::string& name() const = 0;
   virtual uint32_t mtu() const = 0;
   virtual bool offload() const = 0;
+  // Whether batches of UDP datagrams are taken and given too.
+  virtual bool udp_offload() const { return false; }
 
   // Reads one packet, scattered over `parts` in order.
   virtual TunRead Read(std::span<const MutableBytes> parts) = 0;

@@ -13,7 +13,7 @@ void WriteV4(const IpHeaderFields& fields, size_t payload, std::byte* out) {
   Store8(out + 1, fields.tos);
   Store16(out + 2, static_cast<uint16_t>(kIpV4HeaderSize + payload));
   Store16(out + 4, fields.id);
-  Store16(out + 6, 0x4000);  // DF
+  Store16(out + 6, fields.dont_fragment ? 0x4000 : 0);
   Store8(out + 8, fields.ttl);
   Store8(out + 9, fields.protocol);
   Store16(out + 10, 0);

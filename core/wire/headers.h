@@ -24,7 +24,8 @@ struct IpHeaderFields {
   uint8_t protocol = 0;
   uint8_t ttl = 64;
   uint8_t tos = 0;
-  uint16_t id = 0;  // IPv4 only; DF is always set (RFC 6864: id may be 0)
+  uint16_t id = 0;  // IPv4 only; with DF it may be 0 (RFC 6864)
+  bool dont_fragment = true;  // IPv4's DF
 };
 
 // Writes an IPv4 or IPv6 header for `payload` bytes behind it, with IPv4's

@@ -157,10 +157,10 @@ TEST_F(ServiceTest, StatusBeforeTheFirstStart) {
   EXPECT_FALSE(s.has_stack_uptime());
   EXPECT_TRUE(s.has_service_uptime());
   EXPECT_GT(s.service_started_at().seconds(), 1'600'000'000);
-  EXPECT_THAT(s.supported(), ElementsAre(v1::TRAFFIC_KIND_TCP,
-                                         v1::TRAFFIC_KIND_ICMP,
-                                         v1::TRAFFIC_KIND_FRAGMENTS));
-  EXPECT_THAT(s.unsupported(), testing::Contains(v1::TRAFFIC_KIND_UDP));
+  EXPECT_THAT(s.supported(),
+              ElementsAre(v1::TRAFFIC_KIND_TCP, v1::TRAFFIC_KIND_UDP,
+                          v1::TRAFFIC_KIND_ICMP, v1::TRAFFIC_KIND_FRAGMENTS));
+  EXPECT_THAT(s.unsupported(), ElementsAre(v1::TRAFFIC_KIND_DNS));
 }
 
 TEST_F(ServiceTest, StartStopStart) {

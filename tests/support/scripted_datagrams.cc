@@ -77,20 +77,22 @@ int ScriptedDatagrams::Receive(int fd, MutableBytes room,
   EXPECT_TRUE(s->prepared);
   if (const int error = std::exchange(s->pending_error, 0)) return -error;
   if (s->inbox.empty()) return -EAGAIN;
-  const size_t share = std::min(room.size() / into.size(), kMaxDatagram);
+  const size_t stride = room.size() / into.size();
+  const size_t share = std::min(stride, kMaxDatagram);
   size_t n = 0;
   for (; n < into.size() && !s->inbox.empty(); ++n) {
     const ScriptedDatagramSocket::Arrival& a = s->inbox.front();
     DatagramIn& in = into[n];
     in = {};
     in.from = a.from;
+    in.to = a.to;
     in.tos = a.tos;
     in.ttl = a.ttl;
     in.segment_size = a.segment_size;
     in.truncated = a.payload.size() > share;
     const size_t size = std::min(a.payload.size(), share);
-    std::memcpy(room.data() + n * share, a.payload.data(), size);
-    in.payload = room.subspan(n * share, size);
+    std::memcpy(room.data() + n * stride, a.payload.data(), size);
+    in.payload = room.subspan(n * stride, size);
     s->inbox.pop_front();
   }
   return static_cast<int>(n);

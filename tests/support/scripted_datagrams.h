@@ -45,6 +45,7 @@ struct ScriptedDatagramSocket {
     uint16_t segment_size = 0;
     uint8_t tos = 0;
     uint8_t ttl = 64;
+    IpAddress to{};  // an address of the host
   };
   struct Error {
     DatagramError error;  // its payload is the next member

@@ -6,10 +6,15 @@
 
 namespace netstack::test {
 
-void ScriptedTun::Push(Bytes packet, bool checksum_trusted) {
+void ScriptedTun::Push(Bytes packet, bool checksum_trusted,
+                       uint16_t udp_segment) {
+  if (udp_segment != 0) {
+    EXPECT_TRUE(options_.udp_offload);
+  }
   const size_t most = options_.offload ? kMaxPacketSize : options_.mtu;
   EXPECT_LE(packet.size(), most) << "no kernel hands us such a packet";
-  packets_.push_back({{packet.begin(), packet.end()}, checksum_trusted});
+  packets_.push_back({{packet.begin(), packet.end()}, checksum_trusted,
+                      udp_segment});
 }
 
 TunRead ScriptedTun::Read(std::span<const MutableBytes> parts) {
@@ -25,7 +30,8 @@ TunRead ScriptedTun::Read(std::span<const MutableBytes> parts) {
     at += n;
   }
   return {.size = static_cast<int64_t>(at),
-          .checksum_trusted = packet.checksum_trusted};
+          .checksum_trusted = packet.checksum_trusted,
+          .udp_segment = packet.udp_segment};
 }
 
 int ScriptedTun::Write(std::span<const Bytes> parts, const TunWrite& how) {
@@ -50,6 +56,9 @@ int ScriptedTun::Write(std::span<const Bytes> parts, const TunWrite& how) {
   } else {
     EXPECT_TRUE(how.partial_checksum) << "the kernel takes no other (EINVAL)";
     EXPECT_LE(how.headers + how.segment_size, options_.mtu);
+    if (how.udp) {
+      EXPECT_TRUE(options_.udp_offload);
+    }
   }
   written_.push_back(std::move(packet));
   return 0;

@@ -31,13 +31,15 @@ class ScriptedTun final : public Tun {
 
   struct Options {
     bool offload = false;
+    bool udp_offload = false;
     uint32_t mtu = 1500;
   };
   ScriptedTun() : ScriptedTun(Options{}) {}
   explicit ScriptedTun(const Options& options) : options_(options) {}
 
   // Queues a packet for Read(). More than the MTU only with offload.
-  void Push(Bytes packet, bool checksum_trusted = false);
+  void Push(Bytes packet, bool checksum_trusted = false,
+            uint16_t udp_segment = 0);
   // From now on Read() returns -error once the queue is empty; 0: nothing to
   // read, as at the beginning.
   void FailReads(int error) { read_error_ = error; }
@@ -60,6 +62,7 @@ class ScriptedTun final : public Tun {
   const std::string& name() const override { return name_; }
   uint32_t mtu() const override { return options_.mtu; }
   bool offload() const override { return options_.offload; }
+  bool udp_offload() const override { return options_.udp_offload; }
   TunRead Read(std::span<const MutableBytes> parts) override;
   // Fails the test when the kernel would refuse: too many parts, a packet
   // beyond the MTU that is not to be cut, offload where there is none.
@@ -69,6 +72,7 @@ class ScriptedTun final : public Tun {
   struct Packet {
     std::vector<std::byte> bytes;
     bool checksum_trusted = false;
+    uint16_t udp_segment = 0;
   };
 
   const Options options_;

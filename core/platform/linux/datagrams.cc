@@ -14,6 +14,7 @@
 #include <array>
 #include <cerrno>
 #include <climits>
+#include <cstddef>
 #include <cstring>
 
 #include "core/platform/linux/socket_address.h"
@@ -30,7 +31,8 @@ namespace netstack {
 namespace {
 
 // Room for every control message that is on, with their headers.
-constexpr size_t kControlIn = 128;
+constexpr size_t kControlIn =
+    3 * CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(in6_pktinfo));
 constexpr size_t kControlOut = 3 * CMSG_SPACE(sizeof(int));
 constexpr size_t kControlError = 512;
 
@@ -67,6 +69,12 @@ void ReadControl(msghdr* message, DatagramIn* in) {
       in->ttl = static_cast<uint8_t>(ValueOf(c));
     } else if (level == IPPROTO_UDP && type == UDP_GRO) {
       in->segment_size = static_cast<uint16_t>(ValueOf(c));
+    } else if (level == IPPROTO_IP && type == IP_PKTINFO) {
+      in->to = IpAddress::V4(reinterpret_cast<const std::byte*>(CMSG_DATA(c)) +
+                             offsetof(in_pktinfo, ipi_addr));
+    } else if (level == IPPROTO_IPV6 && type == IPV6_PKTINFO) {
+      in->to = IpAddress::V6(reinterpret_cast<const std::byte*>(CMSG_DATA(c)) +
+                             offsetof(in6_pktinfo, ipi6_addr));
     }
   }
 }
@@ -121,11 +129,13 @@ class SystemDatagrams final : public Datagrams {
       set(IPPROTO_IP, IP_RECVERR);
       set(IPPROTO_IP, IP_RECVTOS);
       set(IPPROTO_IP, IP_RECVTTL);
+      set(IPPROTO_IP, IP_PKTINFO);
     } else {
       set(IPPROTO_IPV6, IPV6_V6ONLY);
       set(IPPROTO_IPV6, IPV6_RECVERR);
       set(IPPROTO_IPV6, IPV6_RECVTCLASS);
       set(IPPROTO_IPV6, IPV6_RECVHOPLIMIT);
+      set(IPPROTO_IPV6, IPV6_RECVPKTINFO);
     }
     // A kernel before 5.0 has no UDP_GRO; datagrams then come one by one.
     if (kind == SocketKind::kUdp) (void)SetOption(fd, IPPROTO_UDP, UDP_GRO, on);
@@ -163,13 +173,14 @@ class SystemDatagrams final : public Datagrams {
   int Receive(int fd, MutableBytes room, std::span<DatagramIn> into) override {
     const size_t count = std::min(into.size(), kMaxBatch);
     if (count == 0 || room.size() < count) return -EINVAL;
-    const size_t share = std::min(room.size() / count, kMaxDatagram);
+    const size_t stride = room.size() / count;
+    const size_t share = std::min(stride, kMaxDatagram);
     std::array<mmsghdr, kMaxBatch> messages;  // not initialized, as the rest
     std::array<iovec, kMaxBatch> parts;
     std::array<SocketAddress, kMaxBatch> from;
     std::array<Control<kControlIn>, kMaxBatch> control;
     for (size_t i = 0; i < count; ++i) {
-      parts[i] = {room.data() + i * share, share};
+      parts[i] = {room.data() + i * stride, share};
       msghdr& m = messages[i].msg_hdr;
       m = {};
       m.msg_name = &from[i];
@@ -190,7 +201,7 @@ class SystemDatagrams final : public Datagrams {
       in = {};
       in.from = FromSocketAddress(from[i]);
       in.truncated = (messages[i].msg_hdr.msg_flags & MSG_TRUNC) != 0;
-      in.payload = room.subspan(i * share, messages[i].msg_len);
+      in.payload = room.subspan(i * stride, messages[i].msg_len);
       ReadControl(&messages[i].msg_hdr, &in);
       if (in.segment_size >= in.payload.size()) in.segment_size = 0;
     }

@@ -38,6 +38,8 @@ uint32_t EpollEvents(Poller::Trigger trigger) {
       return EPOLLOUT;
     case Poller::Trigger::kLevelReadWrite:
       return EPOLLIN | EPOLLOUT;
+    case Poller::Trigger::kEdgeRead:
+      return EPOLLIN | EPOLLET;
     case Poller::Trigger::kEdgeReadWrite:
       return EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
   }

@@ -39,6 +39,8 @@ struct VnetHeader {
   static constexpr uint8_t kDataValid = 2;
   static constexpr uint8_t kGsoTcpV4 = 1;
   static constexpr uint8_t kGsoTcpV6 = 4;
+  static constexpr uint8_t kGsoUdp = 5;  // VIRTIO_NET_HDR_GSO_UDP_L4
+  static constexpr uint8_t kGsoEcn = 0x80;
 
   uint8_t flags = 0;
   uint8_t gso_type = 0;
@@ -49,14 +51,26 @@ struct VnetHeader {
 };
 static_assert(sizeof(VnetHeader) == 10);
 
-// TCP only: USO is for the UDP forwarder to come.
-constexpr unsigned kOffload =
-    TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+// TUN_F_USO4 and TUN_F_USO6 (Linux 6.2), which older headers do not have.
+constexpr unsigned kUso = 0x20 | 0x40;
+constexpr unsigned kTso = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN;
+
+struct Offload {
+  bool tcp = false;
+  bool udp = false;  // only with tcp
+};
+
+// Asks for all, then for what every kernel has: one that does not know a flag
+// refuses the whole set.
+Offload SetOffload(int fd) {
+  if (ioctl(fd, TUNSETOFFLOAD, kTso | kUso) == 0) return {true, true};
+  return {ioctl(fd, TUNSETOFFLOAD, kTso) == 0, false};
+}
 
 class LinuxTun final : public Tun {
  public:
   LinuxTun(UniqueFd fd, std::string name, uint32_t mtu, bool vnet_header,
-           bool offload)
+           Offload offload)
       : fd_(std::move(fd)),
         name_(std::move(name)),
         mtu_(mtu),
@@ -66,7 +80,8 @@ class LinuxTun final : public Tun {
   int fd() const override { return fd_.get(); }
   const std::string& name() const override { return name_; }
   uint32_t mtu() const override { return mtu_; }
-  bool offload() const override { return offload_; }
+  bool offload() const override { return offload_.tcp; }
+  bool udp_offload() const override { return offload_.udp; }
 
   TunRead Read(std::span<const MutableBytes> parts) override {
     VnetHeader header{};
@@ -84,13 +99,17 @@ class LinuxTun final : public Tun {
     if (n < 0) return {.size = errno == EAGAIN ? 0 : -errno};
     if (!vnet_header_) return {.size = n};
     if (n < static_cast<ssize_t>(sizeof(header))) return {.size = -EIO};
-    // gso_type and gso_size tell how a super-segment came about, which the
-    // receiver of its bytes need not know: whatever the type, the packet is
-    // handed up to be parsed. Its checksum is partial with NEEDS_CSUM and was
-    // verified with DATA_VALID.
-    return {.size = n - static_cast<ssize_t>(sizeof(header)),
-            .checksum_trusted = (header.flags & (VnetHeader::kNeedsChecksum |
-                                                 VnetHeader::kDataValid)) != 0};
+    // How TCP's super-segments came about the receiver of a stream need not
+    // know; datagrams have borders. The checksum is partial with NEEDS_CSUM
+    // and was verified with DATA_VALID.
+    TunRead read;
+    read.size = n - static_cast<ssize_t>(sizeof(header));
+    read.checksum_trusted = (header.flags & (VnetHeader::kNeedsChecksum |
+                                             VnetHeader::kDataValid)) != 0;
+    if ((header.gso_type & ~VnetHeader::kGsoEcn) == VnetHeader::kGsoUdp) {
+      read.udp_segment = header.gso_size;
+    }
+    return read;
   }
 
   int Write(std::span<const Bytes> parts, const TunWrite& how) override {
@@ -121,7 +140,9 @@ class LinuxTun final : public Tun {
       header.checksum_offset = how.checksum_offset;
     }
     if (how.segment_size != 0) {
-      header.gso_type = how.v4 ? VnetHeader::kGsoTcpV4 : VnetHeader::kGsoTcpV6;
+      header.gso_type = how.udp  ? VnetHeader::kGsoUdp
+                        : how.v4 ? VnetHeader::kGsoTcpV4
+                                 : VnetHeader::kGsoTcpV6;
       header.gso_size = how.segment_size;
       header.header_length = how.headers;
     }
@@ -132,7 +153,7 @@ class LinuxTun final : public Tun {
   const std::string name_;
   const uint32_t mtu_;
   const bool vnet_header_;  // each packet has one, offload or not
-  const bool offload_;
+  const Offload offload_;
 };
 
 std::string Reason(int error) { return strerror(error); }
@@ -220,14 +241,14 @@ struct Attached {
   UniqueFd fd;
   std::string name;
   bool vnet_header = false;
-  bool offload = false;
+  Offload offload;
 };
 
-// Sets size and meaning of the header. False when the kernel refuses.
-bool EnableOffload(int fd) {
+// Sets size and meaning of the header.
+Offload EnableOffload(int fd) {
   int size = sizeof(VnetHeader);
-  return ioctl(fd, TUNSETVNETHDRSZ, &size) == 0 &&
-         ioctl(fd, TUNSETOFFLOAD, kOffload) == 0;
+  if (ioctl(fd, TUNSETVNETHDRSZ, &size) != 0) return {};
+  return SetOffload(fd);
 }
 
 // Creates the device, or attaches to it. With `offload` the result has it;
@@ -247,14 +268,16 @@ absl::StatusOr<std::optional<Attached>> Attach(const std::string& name,
   if (ioctl(fd->get(), TUNSETIFF, &request) != 0) {
     return AttachError(errno, name, existed);
   }
-  if (offload && !EnableOffload(fd->get())) return std::nullopt;
+  Offload had;
+  if (offload) had = EnableOffload(fd->get());
+  if (offload && !had.tcp) return std::nullopt;
   // A persistent device remembers the offloads of who had it before, and
   // would hand us super-segments without a header to tell them.
   if (!offload) ioctl(fd->get(), TUNSETOFFLOAD, 0);
   return Attached{.fd = *std::move(fd),
                   .name = NameIn(request),
                   .vnet_header = offload,
-                  .offload = offload};
+                  .offload = had};
 }
 
 absl::Status BringUp(const std::string& name, uint32_t mtu) {
@@ -380,9 +403,9 @@ absl::StatusOr<std::unique_ptr<Tun>> TakeGiven(const TunOptions& options) {
   // Whether packets have headers was decided by whoever made the device;
   // what they may ask of us is ours to say.
   const bool vnet_header = (request.ifr_flags & IFF_VNET_HDR) != 0;
-  const bool offload = vnet_header && options.offload &&
-                       ioctl(fd.get(), TUNSETOFFLOAD, kOffload) == 0;
-  if (vnet_header && !offload) ioctl(fd.get(), TUNSETOFFLOAD, 0);
+  Offload offload;
+  if (vnet_header && options.offload) offload = SetOffload(fd.get());
+  if (vnet_header && !offload.tcp) ioctl(fd.get(), TUNSETOFFLOAD, 0);
   const std::string name = NameIn(request);
   const uint32_t mtu =
       IsInOurNamespace(fd.get()) ? ReadMtu(name, options.mtu) : options.mtu;

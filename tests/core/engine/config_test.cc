@@ -69,6 +69,19 @@ std::function<void(Config&)> Gateway(IpAddress IcmpConfig::*field,
   return [=](Config& c) { c.icmp.*field = *IpAddress::Parse(ip); };
 }
 template <typename T>
+std::function<void(Config&)> Udp(T UdpConfig::*field, T value) {
+  return [=](Config& c) { c.udp.*field = value; };
+}
+std::function<void(Config&)> PortIdle(uint16_t port, Duration idle) {
+  return [=](Config& c) { c.udp.port_idle = {{port, idle}}; };
+}
+std::function<void(Config&)> Rule(const char* ip, uint8_t length,
+                                  const char* interface) {
+  return [=](Config& c) {
+    c.udp.interfaces = {{{*IpAddress::Parse(ip), length}, interface}};
+  };
+}
+template <typename T>
 std::function<void(Config&)> Fragments(T FragmentConfig::*field, T value) {
   return [=](Config& c) { c.fragments.*field = value; };
 }
@@ -206,6 +219,54 @@ std::vector<FieldCase> Cases() {
         [](Config& c) { c.icmp.max_sockets = 65'536; }},
        {[](Config& c) { c.icmp.max_sockets = 0; },
         [](Config& c) { c.icmp.max_sockets = 65'537; }}},
+      {"udp.idle",
+       {Udp(&UdpConfig::idle, Duration(seconds(1))),
+        Udp(&UdpConfig::idle, Duration(hours(24)))},
+       {Udp(&UdpConfig::idle, Duration(0)),
+        Udp(&UdpConfig::idle, Duration(hours(25)))}},
+      {"udp.stream_idle",
+       {Udp(&UdpConfig::stream_idle, Duration(seconds(1))),
+        Udp(&UdpConfig::stream_idle, Duration(hours(24)))},
+       {Udp(&UdpConfig::stream_idle, Duration(-1)),
+        Udp(&UdpConfig::stream_idle, Duration(hours(25)))}},
+      {"udp.port_idle[0].port",
+       {PortIdle(1, seconds(1)), PortIdle(65535, hours(24))},
+       {PortIdle(0, seconds(1))}},
+      {"udp.port_idle[0].idle",
+       {PortIdle(500, seconds(1))},
+       {PortIdle(500, seconds(0)), PortIdle(500, hours(25))}},
+      {"udp.port_idle",
+       {[](Config& c) { c.udp.port_idle.assign(64, {1, seconds(9)}); },
+        [](Config& c) { c.udp.port_idle.clear(); }},
+       {[](Config& c) { c.udp.port_idle.assign(65, {1, seconds(9)}); }}},
+      {"udp.max_flows",
+       {Udp(&UdpConfig::max_flows, 1u), Udp(&UdpConfig::max_flows, 1'000'000u)},
+       {Udp(&UdpConfig::max_flows, 0u),
+        Udp(&UdpConfig::max_flows, 1'000'001u)}},
+      {"udp.max_peers",
+       {Udp(&UdpConfig::max_peers, 1u), Udp(&UdpConfig::max_peers, 1'000'000u)},
+       {Udp(&UdpConfig::max_peers, 0u),
+        Udp(&UdpConfig::max_peers, 1'000'001u)}},
+      {"udp.socket_buffer",
+       {Udp(&UdpConfig::socket_buffer, 0u),
+        Udp(&UdpConfig::socket_buffer, 4096u),
+        Udp(&UdpConfig::socket_buffer, 1u << 30)},
+       {Udp(&UdpConfig::socket_buffer, 4095u),
+        Udp(&UdpConfig::socket_buffer, (1u << 30) + 1)}},
+      {"udp.interfaces[0].interface",
+       {Rule("224.0.0.0", 4, "wlan0")},
+       {Rule("224.0.0.0", 4, ""), Rule("224.0.0.0", 4, "sixteen--letters")}},
+      {"udp.interfaces[0].prefix",
+       {Rule("192.168.1.0", 24, "lan"), Rule("ff00::", 8, "lan"),
+        Rule("::", 0, "lan")},
+       {Rule("192.168.1.1", 24, "lan"), Rule("192.168.1.0", 33, "lan")}},
+      {"udp.interfaces",
+       {[](Config& c) {
+         c.udp.interfaces.assign(64, {*IpPrefix::Parse("10.0.0.0/8"), "l"});
+       }},
+       {[](Config& c) {
+         c.udp.interfaces.assign(65, {*IpPrefix::Parse("10.0.0.0/8"), "l"});
+       }}},
       {"fragments.max_bytes",
        {Fragments(&F::max_bytes, uint64_t{131'072}),
         Fragments(&F::max_bytes, uint64_t{1} << 30)},

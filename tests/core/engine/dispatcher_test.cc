@@ -17,11 +17,20 @@ Dispatcher::Parts PartsOf(Rig& rig, TunStats& stats,
   Dispatcher::Parts parts;
   parts.echoes = echoes;
   parts.tcp = rig.tcp.get();
+  parts.udp = rig.udp.get();
   parts.reassembler = &rig.reassembler;
   parts.icmp = &rig.icmp;
   parts.stats = &stats;
   parts.drops = &rig.drops;
   return parts;
+}
+
+// A datagram from port 40000 with one byte, and its checksum.
+ByteVector UdpFrom(const Family& family, const IpAddress& to, uint16_t port) {
+  ByteVector udp = Hex("9c40 0000 0009 0000 aa");
+  Store16(&udp[2], port);
+  Store16(&udp[6], NaiveTransportChecksum(family.app, to, 17, udp));
+  return udp;
 }
 
 class Dispatch : public testing::TestWithParam<const Family*> {
@@ -36,13 +45,17 @@ class Dispatch : public testing::TestWithParam<const Family*> {
   const Family& family() const { return *GetParam(); }
   bool v4() const { return family().v4(); }
   void Give(const ByteVector& packet,
-            ChecksumTrust trust = ChecksumTrust::kVerify) {
+            ChecksumTrust trust = ChecksumTrust::kVerify,
+            uint16_t udp_segment = 0) {
     ExactCopy copy(packet);
-    dispatcher.OnPacket(copy.bytes(), trust);
+    dispatcher.OnPacket(copy.bytes(), trust, udp_segment);
     rig.Turn();
   }
   ByteVector Ip(uint8_t protocol, const ByteVector& payload) const {
     return MakeIp(family().app, family().remote, protocol, payload);
+  }
+  ByteVector Udp(uint16_t port) const {
+    return UdpFrom(family(), family().remote, port);
   }
   // Exactly one packet was dropped, for this reason.
   void ExpectDropped(DropReason reason) {
@@ -95,11 +108,6 @@ TcpSpec Syn() {
   return spec;
 }
 
-ByteVector Udp(uint16_t port) {
-  ByteVector udp = Hex("9c40 0000 0009 0000 aa");
-  Store16(&udp[2], port);
-  return udp;
-}
 
 TEST_P(Dispatch, TcpGoesToTheForwarder) {
   Give(MakeTcpPacket(family(), Syn()));
@@ -113,10 +121,28 @@ TEST_P(Dispatch, TcpOfNoFlow) {
   EXPECT_EQ(rig.tun.written().size(), 1u);  // RST
 }
 
-TEST_P(Dispatch, UdpIsRefused) {
+TEST_P(Dispatch, UdpGoesToTheForwarder) {
   Give(Ip(ip_protocol::kUdp, Udp(443)));
-  ExpectRefused(DropReason::kUdpUnsupported);
+  ASSERT_EQ(rig.sockets.all().size(), 1u);
+  ASSERT_EQ(rig.datagrams.Of(rig.sockets.last().fd).sent.size(), 1u);
+  EXPECT_EQ(rig.datagrams.Of(rig.sockets.last().fd).sent[0].to,
+            (Endpoint{family().remote, 443}));
   EXPECT_EQ(stats.udp_packets, 1u);
+}
+
+TEST_P(Dispatch, BatchesOfUdpStayBatches) {
+  ByteVector udp = Hex("9c40 01bb 000e 0000 616161626262");
+  Give(Ip(ip_protocol::kUdp, udp), ChecksumTrust::kTrusted, 3);
+  ASSERT_EQ(rig.sockets.all().size(), 1u);
+  ASSERT_EQ(rig.datagrams.Of(rig.sockets.last().fd).sent.size(), 1u);
+  EXPECT_EQ(rig.datagrams.Of(rig.sockets.last().fd).sent[0].segment_size, 3);
+}
+
+TEST_P(Dispatch, UdpChecksumIsVerified) {
+  ByteVector udp = Udp(443);
+  udp[8] ^= std::byte{1};
+  Give(Ip(ip_protocol::kUdp, udp));
+  ExpectSilentlyDropped(DropReason::kBadTransportChecksum);
 }
 
 TEST_P(Dispatch, DnsIsRefusedByItsOwnName) {
@@ -124,9 +150,9 @@ TEST_P(Dispatch, DnsIsRefusedByItsOwnName) {
   ExpectRefused(DropReason::kDnsUnsupported);
 }
 
-TEST_P(Dispatch, UdpTooShortForPorts) {
-  Give(Ip(ip_protocol::kUdp, Hex("9c4000")));
-  ExpectRefused(DropReason::kUdpUnsupported);
+TEST_P(Dispatch, UdpTooShortForItsHeader) {
+  Give(Ip(ip_protocol::kUdp, Hex("9c4001bb000800")));
+  ExpectSilentlyDropped(DropReason::kTooShort);
 }
 
 TEST_P(Dispatch, EchoesGoToTheForwarder) {
@@ -305,7 +331,7 @@ TEST_P(Dispatch, AddressesThatNoConversationHas) {
 
 TEST_P(Dispatch, MulticastIsDropped) {
   const IpAddress group = *IpAddress::Parse(v4() ? "224.0.0.251" : "ff02::fb");
-  Give(MakeIp(family().app, group, 17, Udp(5353)));
+  Give(MakeIp(family().app, group, 17, UdpFrom(family(), group, 5353)));
   ExpectSilentlyDropped(DropReason::kMulticast);
 }
 
@@ -313,9 +339,9 @@ TEST(DispatchV4, BroadcastIsDropped) {
   Rig rig;
   TunStats stats;
   Dispatcher d({}, PartsOf(rig, stats));
-  ByteVector packet =
-      MakeIp(kV4.app, IpAddress::V4(255, 255, 255, 255), 17, Udp(67));
-  d.OnPacket(packet, ChecksumTrust::kVerify);
+  const IpAddress all = IpAddress::V4(255, 255, 255, 255);
+  ByteVector packet = MakeIp(kV4.app, all, 17, UdpFrom(kV4, all, 67));
+  d.OnPacket(packet, ChecksumTrust::kVerify, 0);
   EXPECT_EQ(rig.dropped(DropReason::kMulticast), 1u);
 }
 
@@ -325,7 +351,7 @@ TEST(DispatchAll, WithoutPrefixesEverybodyIsOurs) {
   Dispatcher d({}, PartsOf(rig, stats));
   for (const Family* f : {&kV4, &kV6}) {
     ByteVector packet = MakeTcpPacket(*f, Syn());
-    d.OnPacket(packet, ChecksumTrust::kVerify);
+    d.OnPacket(packet, ChecksumTrust::kVerify, 0);
   }
   EXPECT_EQ(rig.sockets.all().size(), 2u);
 }
@@ -363,11 +389,11 @@ TEST_P(Dispatch, ChecksumIsVerifiedUnlessVouchedFor) {
 }
 
 TEST_P(Dispatch, RefusalsAreRateLimited) {
-  for (int i = 0; i < 60; ++i) Give(Ip(ip_protocol::kUdp, Udp(443)));
+  for (int i = 0; i < 60; ++i) Give(Ip(ip_protocol::kUdp, Udp(53)));
   const size_t sent = rig.tun.written().size();
   EXPECT_GT(sent, 15u);
   EXPECT_LE(sent, 25u);
-  EXPECT_EQ(rig.dropped(DropReason::kUdpUnsupported), 60u);
+  EXPECT_EQ(rig.dropped(DropReason::kDnsUnsupported), 60u);
   EXPECT_EQ(rig.dropped(DropReason::kIcmpRateLimited), 60 - sent);
 }
 

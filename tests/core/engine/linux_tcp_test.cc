@@ -20,6 +20,7 @@
 
 #include "core/engine/loop.h"
 #include "core/platform/clock.h"
+#include "core/platform/datagrams.h"
 #include "core/platform/linux/unique_fd.h"
 #include "core/platform/poller.h"
 #include "core/platform/sockets.h"

@@ -13,6 +13,7 @@
 #include "gtest/gtest.h"
 #include "tests/core/wire/test_packets.h"
 #include "tests/support/fake_clock.h"
+#include "tests/support/scripted_datagrams.h"
 #include "tests/support/scripted_poller.h"
 #include "tests/support/scripted_datagrams.h"
 #include "tests/support/scripted_sockets.h"
@@ -54,6 +55,7 @@ class LoopTest : public testing::Test {
     tun = fake_tun.get();
     platform.clock = std::move(fake_clock);
     platform.poller = std::move(fake_poller);
+    platform.datagrams = std::make_unique<ScriptedDatagrams>(sockets);
     platform.sockets = std::move(fake_sockets);
     platform.tun = std::move(fake_tun);
     auto made = Loop::Create(config, std::move(platform),
@@ -313,7 +315,7 @@ TEST_F(LoopTest, DropsAddUpToWhatWasNotCarried) {
   Connect(kV4);
   const uint64_t before = loop->GetStats().tun.outbound_packets;
   Give(Hex("00"));
-  Give(MakeIp(kV4.app, kV4.remote, 17, Hex("9c4001bb00090000aa")));
+  Give(MakeIp(kV4.app, kV4.remote, 132, Hex("9c4001bb00090000aa")));
   Give(MakeTcpPacket(kV6));
   const Stats stats = loop->GetStats();
   uint64_t drops = 0;

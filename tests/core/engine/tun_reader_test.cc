@@ -21,13 +21,15 @@ namespace {
 struct Got {
   ByteVector bytes;
   ChecksumTrust trust = ChecksumTrust::kVerify;
+  uint16_t udp_segment = 0;
 };
 
 // Keeps every packet, and spoils the buffer as the stack does.
 class Keeper final : public PacketHandler {
  public:
-  void OnPacket(MutableBytes packet, ChecksumTrust trust) override {
-    got.push_back({{packet.begin(), packet.end()}, trust});
+  void OnPacket(MutableBytes packet, ChecksumTrust trust,
+                uint16_t udp_segment) override {
+    got.push_back({{packet.begin(), packet.end()}, trust, udp_segment});
     std::fill(packet.begin(), packet.end(), std::byte{0xEE});
   }
   std::vector<Got> got;
@@ -279,6 +281,16 @@ TEST_P(Reader, OffloadPassesWholePacketsOn) {
   EXPECT_EQ(got[0].trust, ChecksumTrust::kTrusted);
   EXPECT_EQ(got[1].trust, ChecksumTrust::kVerify);
   EXPECT_EQ(stats.outbound_merged, 0u);
+}
+
+TEST_P(Reader, OffloadTellsTheBordersOfUdpBatches) {
+  ScriptedTun tun({.offload = true, .udp_offload = true, .mtu = 1500});
+  tun.Push(LinuxUdpV4(), /*checksum_trusted=*/true, /*udp_segment=*/1200);
+  tun.Push(LinuxUdpV6());
+  const std::vector<Got> got = ReadAll(tun);
+  ASSERT_EQ(got.size(), 2u);
+  EXPECT_EQ(got[0].udp_segment, 1200);
+  EXPECT_EQ(got[1].udp_segment, 0);
 }
 
 }  // namespace

@@ -30,6 +30,7 @@
 #include "core/forward/reassembler.h"
 #include "core/forward/tcp_forwarder.h"
 #include "core/forward/tun_writer.h"
+#include "core/forward/udp_forwarder.h"
 #include "core/lwip/tcp_engine.h"
 #include "core/wire/packet.h"
 #include "gtest/gtest.h"
@@ -50,6 +51,7 @@ struct Reply {
   ByteVector bytes;  // which `packet` and `tcp` point into
   Packet packet;
   std::optional<TcpSegment> tcp;
+  std::optional<UdpDatagram> udp;
   TunWrite how;
 
   bool Has(uint8_t f) const { return tcp && tcp->Has(f); }
@@ -82,6 +84,24 @@ inline Reply Understand(const ScriptedTun::Written& written) {
     const OrDrop<TcpSegment> tcp = ParseTcp(r.packet, trust);
     EXPECT_TRUE(tcp) << DropReasonName(tcp ? DropReason{} : tcp.reason());
     if (tcp) r.tcp = *tcp;
+  } else if (r.packet.is_fragment) {
+    // The checksum is the whole datagram's.
+  } else if (r.packet.protocol == ip_protocol::kUdp) {
+    ChecksumTrust trust = ChecksumTrust::kVerify;
+    if (written.how.partial_checksum) {
+      trust = ChecksumTrust::kTrusted;
+      EXPECT_TRUE(written.how.udp);
+      ByteVector rest(r.packet.transport.begin(), r.packet.transport.end());
+      const uint16_t field = Load16(&rest[6]);
+      std::fill(rest.begin(), rest.end(), std::byte{0});
+      EXPECT_EQ(field, static_cast<uint16_t>(~NaiveTransportChecksum(
+                           r.packet.source, r.packet.destination, 17, rest)));
+    } else {
+      EXPECT_NE(Load16(&r.packet.transport[6]), 0) << "no checksum";
+    }
+    const OrDrop<UdpDatagram> udp = ParseUdp(r.packet, trust);
+    EXPECT_TRUE(udp) << DropReasonName(udp ? DropReason{} : udp.reason());
+    if (udp) r.udp = *udp;
   } else if (r.packet.protocol == ip_protocol::kIcmp) {
     EXPECT_EQ(NaiveChecksum(r.packet.transport), 0);
   } else {
@@ -110,6 +130,7 @@ class Listener final : public ForwardListener {
 struct Rig {
   struct Settings {
     TcpForwarder::Options forwarder{};
+    UdpForwarder::Options udp{};
     Dialer::Options dialer{};
     ScriptedTun::Options tun{};
     uint64_t budget = 0;
@@ -154,10 +175,28 @@ struct Rig {
     parts.advisor = s.advisor;
     tcp = std::make_unique<TcpForwarder>(parts, s.forwarder, SipHashKey{3, 4},
                                          now());
+    UdpForwarder::Parts udp_parts;
+    udp_parts.slots = &slots;
+    udp_parts.dialer = &dialer;
+    udp_parts.datagrams = &datagrams;
+    udp_parts.poller = &poller;
+    udp_parts.writer = &writer;
+    udp_parts.icmp = &icmp;
+    udp_parts.drops = &drops;
+    udp_parts.listener = &listener;
+    udp_parts.advisor = s.advisor;
+    udp = std::make_unique<UdpForwarder>(udp_parts, s.udp, SipHashKey{3, 4},
+                                         now());
   }
   ~Rig() {
     if (tcp == nullptr) return;
     tcp->Shutdown(now());
+    udp->Shutdown(now());
+    const UdpStats flows = udp->stats();
+    EXPECT_EQ(flows.active, 0u);
+    EXPECT_EQ(flows.mappings, 0u);
+    EXPECT_EQ(flows.opened, std::accumulate(flows.closed.begin(),
+                                            flows.closed.end(), uint64_t{0}));
     // What every test shares: nothing is left, and all flows are told.
     EXPECT_EQ(pool.used(), 0u);
     EXPECT_EQ(slots.used(), 0u);
@@ -202,20 +241,30 @@ struct Rig {
     const auto watch = poller.watch(fd);
     ASSERT_TRUE(watch.has_value());
     event.token = watch->token;
-    tcp->OnSocket(event, now());
+    if (event.token.kind == PollToken::Kind::kUdp) {
+      udp->OnSocket(event, now());
+    } else {
+      tcp->OnSocket(event, now());
+    }
     Turn();
   }
   void Turn() {
+    udp->Flush(now());
     do {
       tcp->OnTurn(now());
-    } while (tcp->next_deadline(now()) <= now());
+      udp->OnTurn(now());
+    } while (next_deadline() <= now());
+  }
+  Instant next_deadline() {
+    return std::min(tcp->next_deadline(now()), udp->next_deadline(now()));
   }
   // Moves time on, from deadline to deadline.
   void Advance(Duration d) {
     const Instant end = now() + d;
-    while (tcp->next_deadline(now()) <= end) {
-      clock.AdvanceTo(tcp->next_deadline(now()));
+    while (next_deadline() <= end) {
+      clock.AdvanceTo(next_deadline());
       tcp->OnTurn(now());
+      udp->OnTurn(now());
     }
     clock.AdvanceTo(end);
   }
@@ -245,6 +294,7 @@ struct Rig {
   std::unique_ptr<TcpEngine> engine;
   Listener listener;
   std::unique_ptr<TcpForwarder> tcp;
+  std::unique_ptr<UdpForwarder> udp;
 };
 
 // One app's connection. Replies to other apps get lost in Pump(): with more

@@ -114,6 +114,7 @@ TEST_P(DatagramsTest, CarriesBatchesWithTosAndTtl) {
   ASSERT_EQ(in.size(), 3u);
   EXPECT_EQ(AsText(in[0].payload), "one");
   EXPECT_EQ(in[0].from, a.local);
+  EXPECT_EQ(in[0].to, b.local.ip);
   EXPECT_EQ(in[0].tos, 0xB9);
   EXPECT_EQ(in[0].ttl, 7);
   EXPECT_EQ(in[0].segment_size, 0);

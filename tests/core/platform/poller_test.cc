@@ -183,7 +183,7 @@ TEST_F(PollerTest, HalfCloseIsReadClosedAndNoError) {
 TEST_F(PollerTest, HangUpIsErrorWhateverTheTrigger) {
   for (const auto trigger :
        {Poller::Trigger::kLevelRead, Poller::Trigger::kLevelReadWrite,
-        Poller::Trigger::kEdgeReadWrite}) {
+        Poller::Trigger::kEdgeRead, Poller::Trigger::kEdgeReadWrite}) {
     int fds[2];
     ASSERT_EQ(pipe(fds), 0);
     UniqueFd reader(fds[0]);

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/wire/udp.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/core/wire/test_packets.h"
@@ -40,9 +41,12 @@ bool Same(Bytes a, Bytes b) {
 std::optional<DropReason> Judge(Bytes bytes) {
   const OrDrop<Packet> packet = ParsePacket(bytes);
   if (!packet) return packet.reason();
-  if (packet->protocol != ip_protocol::kTcp || packet->is_fragment) {
-    return std::nullopt;
+  if (packet->is_fragment) return std::nullopt;
+  if (packet->protocol == ip_protocol::kUdp) {
+    const OrDrop<UdpDatagram> udp = ParseUdp(*packet, ChecksumTrust::kVerify);
+    if (!udp) return udp.reason();
   }
+  if (packet->protocol != ip_protocol::kTcp) return std::nullopt;
   const OrDrop<TcpSegment> tcp = ParseTcp(*packet, ChecksumTrust::kVerify);
   if (!tcp) return tcp.reason();
   if (!tcp->Has(tcp_flag::kSyn)) return std::nullopt;
@@ -440,6 +444,102 @@ ByteVector WithPorts(const Family& f, uint16_t source, uint16_t destination) {
   return MakeTcpPacket(f, spec);
 }
 
+// From port 40000 to 443, saying that it has `length` bytes.
+ByteVector MakeUdp(const Family& f, uint16_t length, const ByteVector& payload) {
+  ByteVector udp = Hex("9c40 01bb 0000 0000");
+  Store16(&udp[4], length);
+  udp = Concat(udp, payload);
+  Store16(&udp[6], test::NaiveTransportChecksum(
+                       f.app, f.remote, 17, Bytes(udp).first(std::min<size_t>(
+                                                length, udp.size()))));
+  return udp;
+}
+
+ByteVector UdpPacket(const Family& f, uint16_t length, const ByteVector& payload) {
+  return MakeIp(f.app, f.remote, 17, MakeUdp(f, length, payload));
+}
+
+ByteVector UdpWithPorts(const Family& f, uint16_t source, uint16_t destination) {
+  ByteVector udp = MakeUdp(f, 8, {});
+  Store16(&udp[0], source);
+  Store16(&udp[2], destination);
+  Store16(&udp[6], 0);
+  Store16(&udp[6], test::NaiveTransportChecksum(f.app, f.remote, 17, udp));
+  return MakeIp(f.app, f.remote, 17, udp);
+}
+
+void AddUdpDrops(const Family& f, std::vector<DropCase>& cases) {
+  cases.push_back({"UDP header cut",
+                   MakeIp(f.app, f.remote, 17, Hex("9c4001bb000800")),
+                   DropReason::kTooShort});
+  cases.push_back({"UDP length 7", UdpPacket(f, 7, Hex("aa")),
+                   DropReason::kBadUdpHeader});
+  cases.push_back({"UDP length 0", UdpPacket(f, 0, Hex("aa")),
+                   DropReason::kBadUdpHeader});
+  cases.push_back({"UDP length beyond the packet", UdpPacket(f, 10, Hex("aa")),
+                   DropReason::kBadUdpHeader});
+  cases.push_back({"UDP source port 0", UdpWithPorts(f, 0, 443),
+                   DropReason::kBadUdpHeader});
+  cases.push_back({"UDP destination port 0", UdpWithPorts(f, 40000, 0),
+                   DropReason::kBadUdpHeader});
+  ByteVector udp = MakeUdp(f, 9, Hex("aa"));
+  udp[8] = std::byte{0xAB};
+  cases.push_back({"UDP checksum", MakeIp(f.app, f.remote, 17, udp),
+                   DropReason::kBadTransportChecksum});
+  Store16(&udp[6], 0);
+  if (!f.v4()) {
+    cases.push_back({"UDP without a checksum",
+                     MakeIp(f.app, f.remote, 17, udp),
+                     DropReason::kBadTransportChecksum});
+  }
+}
+
+TEST(ParseUdp, ReadsLinuxs) {
+  for (const ByteVector& bytes : {test::LinuxUdpV4(), test::LinuxUdpV6()}) {
+    const OrDrop<Packet> p = ParsePacket(bytes);
+    ASSERT_TRUE(p);
+    const OrDrop<UdpDatagram> udp = ParseUdp(*p, ChecksumTrust::kVerify);
+    ASSERT_TRUE(udp);
+    EXPECT_EQ(udp->destination_port, 53);
+    EXPECT_TRUE(Same(udp->payload, Hex("68656c6c6f")));
+  }
+}
+
+TEST_P(BothFamilies, UdpWithoutAChecksumIsV4s) {
+  const Family& f = GetParam();
+  ByteVector udp = MakeUdp(f, 9, Hex("aa"));
+  Store16(&udp[6], 0);
+  const ByteVector bytes = MakeIp(f.app, f.remote, 17, udp);
+  const OrDrop<Packet> p = ParsePacket(bytes);
+  ASSERT_TRUE(p);
+  EXPECT_EQ(bool{ParseUdp(*p, ChecksumTrust::kVerify)}, f.v4());
+  EXPECT_TRUE(ParseUdp(*p, ChecksumTrust::kTrusted)) << "it is yet to come";
+}
+
+TEST_P(BothFamilies, UdpEndsWhereItsLengthSays) {
+  const Family& f = GetParam();
+  const ByteVector bytes = UdpPacket(f, 10, Hex("aabbccdd"));
+  const OrDrop<Packet> p = ParsePacket(bytes);
+  ASSERT_TRUE(p);
+  const OrDrop<UdpDatagram> udp = ParseUdp(*p, ChecksumTrust::kVerify);
+  ASSERT_TRUE(udp) << DropReasonName(udp.reason());
+  EXPECT_TRUE(Same(udp->payload, Hex("aabb")));
+  const ByteVector empty = UdpPacket(f, 8, {});
+  const OrDrop<Packet> q = ParsePacket(empty);
+  ASSERT_TRUE(q);
+  EXPECT_TRUE(ParseUdp(*q, ChecksumTrust::kVerify)->payload.empty());
+}
+
+TEST(WriteUdpHeader, IsReadBack) {
+  ByteVector h(8);
+  WriteUdpHeader({.source_port = 1, .destination_port = 0x0203,
+                  .length = 0x0405, .checksum = 0x0607},
+                 h.data());
+  EXPECT_EQ(h, Hex("0001 0203 0405 0607"));
+  EXPECT_EQ(UdpChecksumField(0), 0xFFFF);
+  EXPECT_EQ(UdpChecksumField(5), 5);
+}
+
 ByteVector WithDataOffset(const Family& f, uint8_t words) {
   ByteVector tcp = MakeTcp(f.app, f.remote, {});
   Store8(&tcp[12], static_cast<uint8_t>(words << 4));
@@ -559,6 +659,8 @@ std::vector<DropCase> DropCases() {
   }
   AddTcpDrops(kV4, cases);
   AddTcpDrops(kV6, cases);
+  AddUdpDrops(kV4, cases);
+  AddUdpDrops(kV6, cases);
   return cases;
 }
 
@@ -583,7 +685,7 @@ TEST(Parsing, EveryReasonOfParsingIsTested) {
           DropReason::kBadIpHeader, DropReason::kBadIpChecksum,
           DropReason::kBadExtensionHeader, DropReason::kBadTcpHeader,
           DropReason::kBadTcpOptions, DropReason::kBadTransportChecksum,
-          DropReason::kBadAddress));
+          DropReason::kBadUdpHeader, DropReason::kBadAddress));
 }
 
 // --- Truncation: no byte too far, whatever the headers say ------------------
