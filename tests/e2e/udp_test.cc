@@ -1,0 +1,466 @@
+// UDP through the TUN: what arrives, from where, and what apps are told when it
+// does not. RFC 4787 as far as a kernel and a second server can show it.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/e2e/support/far.h"
+#include "tests/e2e/support/process.h"
+#include "tests/e2e/support/service.h"
+#include "tests/e2e/support/topology.h"
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+
+namespace netstack::e2e {
+namespace {
+
+std::string Content(size_t size, unsigned seed) {
+  std::string s(size, '\0');
+  unsigned x = seed * 2654435761u + 1;
+  for (char& c : s) {
+    x = x * 1664525u + 1013904223u;
+    c = static_cast<char>(x >> 24);
+  }
+  return s;
+}
+
+// A datagram socket of a namespace.
+class Socket {
+ public:
+  Socket(const std::string& ns, int family, const std::string& ip = "",
+         uint16_t port = 0) {
+    Enter enter(ns);
+    fd_ = Fd(socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    EXPECT_TRUE(fd_.ok()) << strerror(errno);
+    const std::string any = family == AF_INET ? "0.0.0.0" : "::";
+    const Address at(ip.empty() ? any : ip, port);
+    EXPECT_EQ(bind(fd_.get(), at.get(), at.size), 0) << strerror(errno);
+  }
+
+  uint16_t port() const {
+    Address a;
+    getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&a.storage), &a.size);
+    return a.port();
+  }
+  int Connect(const Address& to) {
+    return connect(fd_.get(), to.get(), to.size) == 0 ? 0 : errno;
+  }
+  // 0 or errno.
+  int Send(const std::string& bytes, const Address& to) {
+    const ssize_t n = sendto(fd_.get(), bytes.data(), bytes.size(), 0,
+                             to.get(), to.size);
+    return n >= 0 ? 0 : errno;
+  }
+  int Send(const std::string& bytes) {
+    return send(fd_.get(), bytes.data(), bytes.size(), 0) >= 0 ? 0 : errno;
+  }
+  struct Got {
+    int error = 0;  // ETIMEDOUT: nothing came
+    std::string bytes;
+    Address from;
+    int tos = -1;
+    int ttl = -1;
+  };
+  Got Receive(Clock::duration patience = seconds(5)) {
+    Got got;
+    pollfd p{fd_.get(), POLLIN, 0};
+    const auto ms =
+        std::chrono::duration_cast<std::chrono::milliseconds>(patience);
+    if (poll(&p, 1, static_cast<int>(ms.count())) == 0) {
+      got.error = ETIMEDOUT;
+      return got;
+    }
+    got.bytes.resize(65536);
+    iovec part{got.bytes.data(), got.bytes.size()};
+    alignas(cmsghdr) std::array<char, 256> control;
+    msghdr m{};
+    m.msg_name = &got.from.storage;
+    m.msg_namelen = sizeof(got.from.storage);
+    m.msg_iov = &part;
+    m.msg_iovlen = 1;
+    m.msg_control = control.data();
+    m.msg_controllen = control.size();
+    const ssize_t n = recvmsg(fd_.get(), &m, MSG_DONTWAIT);
+    if (n < 0) {
+      got.error = errno;
+      got.bytes.clear();
+      return got;
+    }
+    got.bytes.resize(static_cast<size_t>(n));
+    got.from.size = m.msg_namelen;
+    for (cmsghdr* c = CMSG_FIRSTHDR(&m); c != nullptr;
+         c = CMSG_NXTHDR(&m, c)) {
+      const bool v4 = c->cmsg_level == IPPROTO_IP;
+      if (v4 ? c->cmsg_type == IP_TOS : c->cmsg_type == IPV6_TCLASS) {
+        got.tos = *reinterpret_cast<unsigned char*>(CMSG_DATA(c));
+      }
+      if (v4 ? c->cmsg_type == IP_TTL : c->cmsg_type == IPV6_HOPLIMIT) {
+        got.ttl = *reinterpret_cast<unsigned char*>(CMSG_DATA(c));
+      }
+    }
+    return got;
+  }
+  void Set(int level, int option, int value) {
+    EXPECT_EQ(setsockopt(fd_.get(), level, option, &value, sizeof(value)), 0)
+        << strerror(errno);
+  }
+  int Get(int level, int option) {
+    int value = -1;
+    socklen_t size = sizeof(value);
+    getsockopt(fd_.get(), level, option, &value, &size);
+    return value;
+  }
+  int fd() const { return fd_.get(); }
+
+ private:
+  Fd fd_;
+};
+
+// Sends everything back to where it came from.
+class Echo {
+ public:
+  Echo(const std::string& ns, int family, const std::string& ip = "")
+      : socket_(ns, family, ip), thread_([this] { Run(); }) {}
+  ~Echo() {
+    stop_ = true;
+    thread_.join();
+  }
+  uint16_t port() const { return socket_.port(); }
+
+ private:
+  void Run() {
+    while (!stop_) {
+      const Socket::Got got = socket_.Receive(milliseconds(100));
+      if (got.error == 0) socket_.Send(got.bytes, got.from);
+    }
+  }
+  Socket socket_;
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+class UdpTest : public testing::TestWithParam<const Family*> {
+ protected:
+  const Family& family() const { return *GetParam(); }
+  bool v4() const { return family().family == AF_INET; }
+  int level() const { return v4() ? IPPROTO_IP : IPPROTO_IPV6; }
+  Socket App() const { return Socket(World().app(), family().family); }
+  // Bound to an address, since a wildcard socket may answer from another one.
+  Socket Srv(const std::string& ip = "") const {
+    return Socket(World().srv(), family().family,
+                  ip.empty() ? family().tunnel : ip);
+  }
+  Address Tunnel(uint16_t port) const { return {family().tunnel, port}; }
+  static std::string Ip(const Address& a) {
+    char text[INET6_ADDRSTRLEN] = "";
+    const void* at =
+        a.family() == AF_INET
+            ? static_cast<const void*>(
+                  &reinterpret_cast<const sockaddr_in*>(a.get())->sin_addr)
+            : &reinterpret_cast<const sockaddr_in6*>(a.get())->sin6_addr;
+    inet_ntop(a.family(), at, text, sizeof(text));
+    return text;
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Families, UdpTest, testing::Values(&kV4, &kV6),
+                         FamilyName);
+
+// With offload and without; beyond the MTU in fragments both ways.
+TEST_P(UdpTest, EveryByteComesBack) {
+  for (const bool offload : {true, false}) {
+    ServiceOptions options;
+    options.offload = offload;
+    Service service(options);
+    Echo echo(World().srv(), family().family, family().tunnel);
+    Socket app = App();
+    unsigned seed = 0;
+    for (const size_t size : {0, 1, 1200, 1452, 1472, 1473, 8000, 60000}) {
+      const std::string sent = Content(size, ++seed);
+      ASSERT_EQ(app.Send(sent, Tunnel(echo.port())), 0) << size;
+      const Socket::Got got = app.Receive();
+      ASSERT_EQ(got.error, 0) << strerror(got.error) << " at " << size;
+      EXPECT_TRUE(got.bytes == sent) << size;
+      EXPECT_EQ(Ip(got.from), family().tunnel);
+      EXPECT_EQ(got.from.port(), echo.port());
+    }
+    const auto flows = service.control().Flows();
+    ASSERT_EQ(flows.size(), 1u);
+    EXPECT_EQ(flows[0].key().protocol(), v1::PROTOCOL_UDP);
+    EXPECT_EQ(flows[0].key().remote().address(), family().tunnel);
+    EXPECT_EQ(flows[0].outbound_bytes(), flows[0].inbound_bytes());
+    EXPECT_EQ(flows[0].outbound_bytes(), 73'598u);
+    EXPECT_EQ(service.control().Stats().udp().mappings(), 1u);
+  }
+}
+
+TEST_P(UdpTest, KeepsTosAndSpendsOneHop) {
+  Service service;
+  Socket srv = Srv(), app = App();
+  for (Socket* s : {&srv, &app}) {
+    s->Set(level(), v4() ? IP_RECVTOS : IPV6_RECVTCLASS, 1);
+    s->Set(level(), v4() ? IP_RECVTTL : IPV6_RECVHOPLIMIT, 1);
+  }
+  app.Set(level(), v4() ? IP_TOS : IPV6_TCLASS, 0xB9);
+  app.Set(level(), v4() ? IP_TTL : IPV6_UNICAST_HOPS, 40);
+  ASSERT_EQ(app.Send("x", Tunnel(srv.port())), 0);
+  Socket::Got got = srv.Receive();
+  ASSERT_EQ(got.error, 0);
+  EXPECT_EQ(got.tos, 0xB9);
+  EXPECT_EQ(got.ttl, 39) << "gw is the hop, and srv is on its link";
+  srv.Set(level(), v4() ? IP_TOS : IPV6_TCLASS, 0x03);
+  srv.Set(level(), v4() ? IP_TTL : IPV6_UNICAST_HOPS, 50);
+  ASSERT_EQ(srv.Send("y", got.from), 0);
+  got = app.Receive();
+  ASSERT_EQ(got.error, 0);
+  EXPECT_EQ(got.tos, 0x03);
+  EXPECT_EQ(got.ttl, 49);
+}
+
+// "Full cone": the same endpoint for all remotes, and all may answer.
+TEST_P(UdpTest, RemotesFindTheAppByOneEndpoint) {
+  Service service;
+  Socket first = Srv(family().tunnel), second = Srv(family().tunnel2);
+  Socket app = App();
+  ASSERT_EQ(app.Send("a", Tunnel(first.port())), 0);
+  const Socket::Got a = first.Receive();
+  ASSERT_EQ(a.error, 0);
+  EXPECT_EQ(a.from.port(), app.port()) << "the app's own port is free";
+  // The other has never heard of the app, but was told of its endpoint.
+  ASSERT_EQ(second.Send("hello", a.from), 0);
+  const Socket::Got b = app.Receive();
+  ASSERT_EQ(b.error, 0) << strerror(b.error);
+  EXPECT_EQ(b.bytes, "hello");
+  EXPECT_EQ(Ip(b.from), family().tunnel2);
+  ASSERT_EQ(app.Send("you", b.from), 0);
+  const Socket::Got c = second.Receive();
+  ASSERT_EQ(c.error, 0);
+  EXPECT_EQ(c.from.port(), a.from.port());
+  EXPECT_EQ(service.control().Stats().udp().mappings(), 1u);
+  EXPECT_EQ(service.control().Flows().size(), 2u);
+}
+
+TEST_P(UdpTest, FilteringKeepsStrangersOut) {
+  ServiceOptions options;
+  options.config = "udp { filtering: UDP_FILTERING_ADDRESS_DEPENDENT }";
+  Service service(options);
+  Socket first = Srv(family().tunnel), same = Srv(family().tunnel);
+  Socket other = Srv(family().tunnel2), app = App();
+  ASSERT_EQ(app.Send("a", Tunnel(first.port())), 0);
+  const Socket::Got a = first.Receive();
+  ASSERT_EQ(a.error, 0);
+  ASSERT_EQ(other.Send("no", a.from), 0);
+  ASSERT_EQ(same.Send("yes", a.from), 0);
+  EXPECT_EQ(app.Receive().bytes, "yes");
+  EXPECT_EQ(app.Receive(milliseconds(200)).error, ETIMEDOUT);
+  EXPECT_EQ(service.control().Drops(v1::DROP_REASON_UDP_FILTERED), 1u);
+}
+
+// Two apps behind us, each knowing the other's outer endpoint.
+TEST_P(UdpTest, AppsMeetAtTheirOuterEndpoints) {
+  Service service;
+  Socket srv = Srv(), a = App(), b = App();
+  std::array<Address, 2> outer;
+  for (Socket* s : {&a, &b}) {
+    ASSERT_EQ(s->Send("who am I", Tunnel(srv.port())), 0);
+    const Socket::Got got = srv.Receive();
+    ASSERT_EQ(got.error, 0);
+    outer[s == &a ? 0 : 1] = got.from;
+    ASSERT_EQ(srv.Send("you", got.from), 0);
+    ASSERT_EQ(s->Receive().error, 0);
+  }
+  ASSERT_EQ(a.Send("hi", outer[1]), 0);
+  const Socket::Got got = b.Receive();
+  ASSERT_EQ(got.error, 0) << strerror(got.error);
+  EXPECT_EQ(got.bytes, "hi");
+  EXPECT_EQ(Ip(got.from), Ip(outer[0]));
+  EXPECT_EQ(got.from.port(), outer[0].port());
+  ASSERT_EQ(b.Send("hello", got.from), 0);
+  EXPECT_EQ(a.Receive().bytes, "hello");
+  EXPECT_EQ(service.control().Stats().udp().hairpinned(), 2u);
+}
+
+TEST_P(UdpTest, AppsAreToldWhatTheNetworkSays) {
+  Service service;
+  const auto ask = [&](const std::string& ip, uint16_t port) {
+    Socket app = App();
+    // Else Linux keeps to itself what may be transient.
+    app.Set(level(), v4() ? IP_RECVERR : IPV6_RECVERR, 1);
+    EXPECT_EQ(app.Connect({ip, port}), 0);
+    EXPECT_EQ(app.Send("x"), 0);
+    return app.Receive(seconds(3)).error;
+  };
+  uint16_t closed = 0;
+  {
+    closed = Srv().port();
+  }
+  EXPECT_EQ(ask(family().tunnel, closed), ECONNREFUSED);
+  EXPECT_EQ(ask(family().unreachable, 9), EHOSTUNREACH);
+  EXPECT_EQ(ask(family().prohibited, 9), v4() ? EHOSTUNREACH : EACCES);
+  EXPECT_EQ(ask(family().no_route, 9), ENETUNREACH);
+  EXPECT_EQ(ask(family().black_hole, 9), ETIMEDOUT);
+}
+
+// One socket of an app, two remotes of which one refuses: an error of his is
+// nobody else's loss.
+TEST_P(UdpTest, ARefusingRemoteCostsOthersNothing) {
+  Service service;
+  Echo echo(World().srv(), family().family, family().tunnel);
+  const uint16_t closed = Srv().port();
+  Socket app = App();
+  constexpr int kRounds = 200;
+  for (int i = 0; i < kRounds; ++i) {
+    ASSERT_EQ(app.Send("lost", Tunnel(closed)), 0);
+    ASSERT_EQ(app.Send(std::to_string(i), Tunnel(echo.port())), 0);
+    const Socket::Got got = app.Receive();
+    ASSERT_EQ(got.error, 0) << "round " << i;
+    EXPECT_EQ(got.bytes, std::to_string(i));
+  }
+  EXPECT_GT(service.control().Stats().udp().host_errors(), 0u);
+}
+
+TEST_P(UdpTest, BatchesStayBatches) {
+  Service service;
+  Socket srv = Srv(), app = App();
+  for (Socket* s : {&srv, &app}) s->Set(SOL_SOCKET, SO_RCVBUF, 1 << 20);
+  ASSERT_EQ(app.Connect(Tunnel(srv.port())), 0);
+  app.Set(IPPROTO_UDP, UDP_SEGMENT, 1200);
+  srv.Set(IPPROTO_UDP, UDP_SEGMENT, 1200);
+  const std::string batch = Content(20 * 1200 + 77, 5);
+  ASSERT_EQ(app.Send(batch), 0) << strerror(errno);
+  const auto collect = [&](Socket& s, Address* from) {
+    std::string all;
+    while (all.size() < batch.size()) {
+      const Socket::Got got = s.Receive();
+      EXPECT_EQ(got.error, 0) << all.size();
+      if (got.error != 0) break;
+      EXPECT_LE(got.bytes.size(), 1200u);
+      all += got.bytes;
+      if (from != nullptr) *from = got.from;
+    }
+    return all;
+  };
+  Address from;
+  EXPECT_TRUE(collect(srv, &from) == batch);
+  ASSERT_EQ(srv.Send(batch, from), 0) << strerror(errno);
+  EXPECT_TRUE(collect(app, nullptr) == batch);
+  const v1::Stats stats = service.control().Stats();
+  EXPECT_EQ(stats.udp().outbound_datagrams(), 21u);
+  EXPECT_EQ(stats.udp().inbound_datagrams(), 21u);
+  EXPECT_GT(stats.udp().outbound_batches(), 0u);
+  EXPECT_GT(stats.udp().inbound_batches(), 0u);
+  // Where the kernel has USO, 21 datagrams are one packet of the TUN.
+  RecordProperty("udp_packets", static_cast<int>(stats.tun().udp_packets()));
+}
+
+// A path with a small MTU behind the next hop.
+TEST_P(UdpTest, PathMtuIsToldToTheApp) {
+  Far far;
+  Service service;
+  Echo echo(far.far(), family().family, Far::Tunnel(family()));
+  Socket app = App();
+  ASSERT_EQ(app.Connect({Far::Tunnel(family()), echo.port()}), 0);
+  app.Set(level(), v4() ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER,
+          v4() ? +IP_PMTUDISC_DO : +IPV6_PMTUDISC_DO);
+  int mtu = 0;
+  for (int i = 0; i < 20 && mtu != Far::kSmallMtu; ++i) {
+    app.Send(std::string(1400, 'b'));
+    app.Receive(milliseconds(100));
+    mtu = app.Get(level(), v4() ? IP_MTU : IPV6_MTU);
+  }
+  EXPECT_EQ(mtu, Far::kSmallMtu);
+  const size_t fits = Far::kSmallMtu - (v4() ? 28 : 48);
+  ASSERT_EQ(app.Send(std::string(fits, 'c')), 0);
+  Socket::Got got = app.Receive();
+  EXPECT_EQ(got.bytes.size(), fits);
+  EXPECT_EQ(app.Send(std::string(fits + 1, 'd')), EMSGSIZE);
+}
+
+// R7, by destinations: new flows are refused at once, old ones live.
+TEST_P(UdpTest, AFullTableRefusesAtOnce) {
+  ServiceOptions options;
+  options.config = "udp { max_flows: 64 }";
+  Service service(options);
+  Echo echo(World().srv(), family().family, family().tunnel);
+  Socket old = App();
+  ASSERT_EQ(old.Connect(Tunnel(echo.port())), 0);
+  ASSERT_EQ(old.Send("old"), 0);
+  ASSERT_EQ(old.Receive().bytes, "old");
+  Socket scan = App();
+  for (uint16_t port = 1; port <= 200; ++port) {
+    scan.Send("s", {family().black_hole, static_cast<uint16_t>(10000 + port)});
+  }
+  Socket late = App();
+  ASSERT_EQ(late.Connect(Tunnel(echo.port())), 0);
+  const auto before = Clock::now();
+  ASSERT_EQ(late.Send("late"), 0);
+  const int error = late.Receive().error;
+  const auto took = Clock::now() - before;
+  EXPECT_EQ(error, v4() ? EHOSTUNREACH : EACCES) << strerror(error);
+  EXPECT_LT(took, milliseconds(100)) << "10 ms on a quiet machine";
+  ASSERT_EQ(old.Send("alive"), 0);
+  EXPECT_EQ(old.Receive().bytes, "alive");
+  EXPECT_GT(service.control().Drops(v1::DROP_REASON_FLOW_TABLE_FULL), 100u);
+  // The scan makes room.
+  std::this_thread::sleep_for(seconds(6));
+  ASSERT_EQ(late.Send("late"), 0);
+  EXPECT_EQ(late.Receive().bytes, "late");
+  EXPECT_EQ(service.control().Stats().udp().active(), 2u);
+}
+
+TEST_P(UdpTest, FlowsCanBeClosed) {
+  Service service;
+  Echo echo(World().srv(), family().family, family().tunnel);
+  Socket app = App();
+  ASSERT_EQ(app.Send("x", Tunnel(echo.port())), 0);
+  ASSERT_EQ(app.Receive().error, 0);
+  EXPECT_EQ(service.control().CloseAllFlows(), 1u);
+  EXPECT_EQ(service.control().Flows().size(), 0u);
+  const v1::Stats stats = service.control().Stats();
+  EXPECT_EQ(stats.udp().mappings(), 0u);
+  EXPECT_EQ(stats.descriptors_used(), 0u);
+  ASSERT_EQ(app.Send("again", Tunnel(echo.port())), 0);
+  EXPECT_EQ(app.Receive().bytes, "again");
+}
+
+// C3, judged by coturn (RFC 5780): it needs a server with two addresses.
+TEST(UdpNat, DiscoveryFindsEndpointIndependence) {
+  Service service;
+  Process server({"turnserver", "-n", "--no-auth", "--no-tls", "--no-dtls",
+                  "--no-cli", "--log-file", "/dev/null", "--pidfile",
+                  "/dev/null", "--userdb", "/dev/null", "-L", kV4.tunnel, "-L",
+                  kV4.tunnel2, "--listening-port", "3478",
+                  "--alt-listening-port", "3479"},
+                 {.ns = World().srv(), .output = "/dev/null"});
+  std::string out;
+  for (int i = 0; i < 20; ++i) {
+    const Output o = Execute({"turnutils_natdiscovery", "-m", "-f", "-H",
+                              kV4.tunnel},
+                             World().app(), seconds(60));
+    out = o.out + o.err;
+    if (out.find("NAT with") != std::string::npos) break;
+    std::this_thread::sleep_for(milliseconds(300));
+  }
+  EXPECT_NE(out.find("NAT with Endpoint Independent Mapping!"),
+            std::string::npos)
+      << out;
+  EXPECT_NE(out.find("NAT with Endpoint Independent Filtering!"),
+            std::string::npos)
+      << out;
+}
+
+}  // namespace
+}  // namespace netstack::e2e
