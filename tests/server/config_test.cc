@@ -99,6 +99,7 @@ TEST(Config, DefaultsAreTheCores) {
 TEST(Config, EffectiveHasEveryField) {
   auto checked = CheckConfig(Text(
       "control { allowed_uids: 7 }"
+      "udp { interfaces { prefix: '10.0.0.0/8' interface: 'lan' } }"
       "dns {"
       "  groups { name: 'g' upstreams { address: 'tls://dns.example' "
       "           bootstrap: '192.0.2.1' tls_name: 'dns.example' "

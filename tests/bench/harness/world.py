@@ -15,7 +15,7 @@ import time
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.dirname(os.path.abspath(__file__)))))
 PREFIX = "bench"
-ECHO = 7001
+ECHO, UDP = 7001, 7002
 PEERS = ("pasta", "slirp4netns")
 
 
@@ -67,6 +67,9 @@ class World:
             serve = self.spawn("srv", self.tool("netload"), "serve",
                                "--echo", ECHO, "--processes", 2,
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            serve.stdout.readline()
+            serve = self.spawn("srv", self.tool("netload"), "udpserve",
+                               "--port", UDP, stdout=subprocess.PIPE)
             serve.stdout.readline()
         except BaseException:
             self.__exit__()

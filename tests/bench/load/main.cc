@@ -18,6 +18,10 @@ constexpr char kHelp[] =
                         [--max N]
        netload idle     --to ADDRESS:PORT [--count N] [--batch N]
                         [--from ADDRESS,...] [--timeout S] [--hold S]
+       netload udpserve [--port PORT]
+       netload udp      --to ADDRESS:PORT [--what rtt|up|down|voice|idle]
+                        [--seconds S] [--size BYTES] [--segments N]
+                        [--rate N] [--count N] [--hold -1]
 
 serve     TCP servers on all addresses, IPv4 and IPv6: echo (default port
           7001), sink (reads and forgets) and source (writes without end);
@@ -32,7 +36,15 @@ idle      opens N connections, --batch at a time, each proven by an echo;
           input closes; proves each again; prints a second line. --from names
           source addresses, since one has only 64,511 ports.
 
-Servers for the three clients are `netload serve`. IPv6: [ADDRESS]:PORT.
+udpserve  the server of `udp`, default port 7002; runs until it is killed.
+udp       rtt: round-trip times of datagrams, one at a time. up, down: the
+          highest rate with less than one in a thousand lost, found in steps of
+          S seconds; --segments N sends N datagrams per call (UDP_SEGMENT).
+          voice: --rate datagrams per second there and back: losses, and by how
+          much the gaps between arrivals differ from what was sent. idle: N
+          sockets, each proven by an echo, as `idle` above.
+
+Servers for the three TCP clients are `netload serve`. IPv6: [ADDRESS]:PORT.
 )";
 
 }  // namespace
@@ -56,6 +68,13 @@ int main(int argc, char** argv) {
   if (std::strcmp(command, "idle") == 0) {
     return netload::Idle(
         options({"to", "count", "batch", "from", "timeout", "hold"}));
+  }
+  if (std::strcmp(command, "udpserve") == 0) {
+    return netload::UdpServe(options({"port"}));
+  }
+  if (std::strcmp(command, "udp") == 0) {
+    return netload::Udp(options({"to", "what", "seconds", "size", "segments",
+                                 "rate", "count", "hold"}));
   }
   const bool asked =
       std::strcmp(command, "--help") == 0 || std::strcmp(command, "-h") == 0;

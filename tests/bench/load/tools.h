@@ -108,6 +108,8 @@ int Serve(const Options& options);
 int PingPong(const Options& options);
 int Connect(const Options& options);
 int Idle(const Options& options);
+int UdpServe(const Options& options);
+int Udp(const Options& options);
 
 }  // namespace netload
 
