@@ -73,7 +73,8 @@ ControlServer::ControlServer(Options options)
       stack_(options.config, std::move(options.factory), &events_, &worker_,
              [this](const ControlConfig& c) { ApplyLimits(c); }),
       netstack_service_(&stack_, &events_, &watches_),
-      flow_service_(&stack_, &watches_) {}
+      flow_service_(&stack_, &watches_),
+      dns_service_(&stack_, &watches_) {}
 
 absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(
     Options options) {
@@ -88,6 +89,7 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(
   SetLimits(builder);
   builder.RegisterService(&out->netstack_service_);
   builder.RegisterService(&out->flow_service_);
+  builder.RegisterService(&out->dns_service_);
   out->grpc_ = builder.BuildAndStart();
   if (out->grpc_ == nullptr) {
     return absl::InternalError("gRPC could not be started.");
@@ -96,6 +98,7 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(
   health->SetServingStatus(true);  // the service as a whole, name ""
   health->SetServingStatus(v1::NetstackService::service_full_name(), true);
   health->SetServingStatus(v1::FlowService::service_full_name(), true);
+  health->SetServingStatus(v1::DnsService::service_full_name(), true);
 
   auto listener = ControlListener::Start(
       path, always, limits, &out->counters_, &out->events_,
@@ -133,6 +136,9 @@ absl::Status ControlServer::Reload(absl::StatusOr<v1::Config> config) {
       promise.set_value(response.status());
     });
     done = promise.get_future().get();
+    // The files may have changed though their names have not. What goes wrong
+    // is an event.
+    if (done.ok()) stack_.ReloadLists([](const auto&) {});
   }
   if (!done.ok()) {
     events_.Add(v1::EVENT_TYPE_CONFIG_REFUSED,

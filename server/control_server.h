@@ -19,6 +19,7 @@
 #include "absl/status/statusor.h"
 #include "server/control_counters.h"
 #include "server/control_listener.h"
+#include "server/dns_service.h"
 #include "server/event_log.h"
 #include "server/flow_service.h"
 #include "server/netstack_service.h"
@@ -67,6 +68,7 @@ class ControlServer {
   Stack stack_;
   NetstackServiceImpl netstack_service_;
   FlowServiceImpl flow_service_;
+  DnsServiceImpl dns_service_;
   std::unique_ptr<grpc::Server> grpc_;
   bool shut_down_ = false;
 };

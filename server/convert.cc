@@ -124,6 +124,68 @@ void Fill(const LoopStats& s, v1::LoopStats* out) {
   ToProto(s.busy, out->mutable_busy());
 }
 
+void Fill(const DnsFrontStats& s, v1::DnsStats* out) {
+  const auto replies = [&s](DnsSource source) {
+    return s.resolver.replies[static_cast<size_t>(source)];
+  };
+  const auto failures = [&s](DnsFailure failure) {
+    return s.resolver.failures[static_cast<size_t>(failure)];
+  };
+  out->set_udp_queries(s.asked.udp_queries);
+  out->set_tcp_queries(s.asked.tcp_queries);
+  out->set_answered_policy(replies(DnsSource::kPolicy));
+  out->set_answered_cache(replies(DnsSource::kCache));
+  out->set_answered_upstream(replies(DnsSource::kUpstream));
+  out->set_answered_failure(replies(DnsSource::kFailure));
+  out->set_malformed(s.asked.malformed);
+  out->set_timed_out(failures(DnsFailure::kTimeout));
+  out->set_unreachable(failures(DnsFailure::kUnreachable));
+  out->set_busy(failures(DnsFailure::kBusy));
+  out->set_no_descriptor(failures(DnsFailure::kNoDescriptor));
+  out->set_no_upstream(failures(DnsFailure::kNoUpstream));
+  out->set_not_queries(s.asked.not_queries);
+  out->set_dropped(s.asked.dropped);
+  out->set_truncated(s.asked.truncated);
+  out->set_coalesced(s.resolver.coalesced);
+  out->set_hedged(s.resolver.hedged);
+  out->set_failed_over(s.resolver.failed_over);
+  out->set_stale(s.resolver.stale);
+  out->set_failed_open(s.resolver.failed_open);
+  out->set_waiting(s.asked.waiting);
+  out->set_in_flight(s.resolver.in_flight);
+  out->set_sockets(s.resolver.sockets);
+  out->set_connections(s.asked.streams.connections);
+  out->set_connections_opened(s.asked.streams.opened);
+  out->set_connections_refused(s.asked.streams.refused);
+  out->set_connections_broken(s.asked.streams.broken);
+  out->set_connections_idle(s.asked.streams.idle);
+  out->set_connections_paused(s.asked.streams.paused);
+  out->set_cache_entries(s.resolver.cache.entries);
+  out->set_cache_bytes(s.resolver.cache.bytes);
+  out->set_cache_evicted(s.resolver.cache.evicted);
+  out->set_cache_prefetches(s.resolver.cache.prefetches);
+  out->set_addresses(s.addresses.addresses);
+  out->set_names(s.addresses.names);
+  out->set_refused_unknown(s.addresses.refused_unknown);
+  out->set_refused_expired(s.addresses.refused_expired);
+}
+
+v1::DnsTransport TransportOf(DnsUpstreamKind kind) {
+  switch (kind) {
+    case DnsUpstreamKind::kPlain:
+      return v1::DNS_TRANSPORT_PLAIN;
+    case DnsUpstreamKind::kTcp:
+      return v1::DNS_TRANSPORT_TCP;
+    case DnsUpstreamKind::kTls:
+      return v1::DNS_TRANSPORT_DOT;
+    case DnsUpstreamKind::kHttps:
+      return v1::DNS_TRANSPORT_DOH;
+    case DnsUpstreamKind::kSystem:
+      return v1::DNS_TRANSPORT_SYSTEM;
+  }
+  return v1::DNS_TRANSPORT_UNSPECIFIED;
+}
+
 void ReadPrefix(const char* field, const std::string& text,
                 std::optional<IpPrefix>& out,
                 std::vector<ConfigProblem>& problems) {
@@ -185,6 +247,7 @@ void ToProto(const Stats& stats, v1::Stats* out) {
   Fill(stats.dial, out->mutable_dial());
   Fill(stats.memory, out->mutable_memory());
   Fill(stats.loop, out->mutable_loop());
+  Fill(stats.dns, out->mutable_dns());
   out->set_flow_limit(stats.flow_limit);
   out->set_descriptors_used(stats.descriptors_used);
   for (size_t i = 0; i < stats.drops.size(); ++i) {
@@ -233,6 +296,60 @@ std::vector<ConfigProblem> FromProto(const v1::FlowFilter& filter,
     out->name_suffix = std::string(suffix);
   }
   return problems;
+}
+
+void ToProto(const dns::DnsQueryInfo& query, v1::DnsQuery* out) {
+  // When it came: the answer is just being told.
+  google::protobuf::Timestamp time = Now();
+  const int64_t nanos = time.seconds() * 1'000'000'000 + time.nanos() -
+                        query.latency.count();
+  out->mutable_time()->set_seconds(nanos / 1'000'000'000);
+  out->mutable_time()->set_nanos(static_cast<int32_t>(nanos % 1'000'000'000));
+  Fill(query.app, out->mutable_app());
+  Fill(query.server, out->mutable_server());
+  out->set_tcp(query.tcp);
+  out->set_name(query.name);
+  out->set_type(query.type);
+  out->set_verdict(ToProto(query.verdict));
+  out->set_matched(query.matched);
+  out->set_upstream(query.upstream);
+  out->set_cached(query.cached);
+  out->set_stale(query.stale);
+  out->set_rcode(query.rcode);
+  ToProto(query.latency, out->mutable_latency());
+  for (const IpAddress& ip : query.addresses) {
+    out->add_addresses(ip.ToString());
+  }
+}
+
+void ToProto(const DnsUpstreams::Upstream& upstream,
+             v1::DnsUpstreamStatus* out) {
+  const DnsUpstreamInfo& u = upstream.info;
+  for (const std::string& group : upstream.groups) out->add_groups(group);
+  out->set_address(u.name);
+  out->set_transport(TransportOf(u.kind));
+  for (const Endpoint& e : u.addresses) Fill(e, out->add_endpoints());
+  out->set_up(u.up);
+  if (!u.up) ToProto(u.next_probe, out->mutable_next_probe());
+  out->set_consecutive_failures(u.consecutive_failures);
+  out->set_last_error(u.last_error);
+  out->set_queries(u.queries);
+  out->set_answers(u.answers);
+  out->set_timeouts(u.timeouts);
+  out->set_failures(u.failures);
+  out->set_bad_rcodes(u.bad_rcodes);
+  out->set_mismatched(u.mismatched);
+  out->set_tls_failures(u.tls_failures);
+  out->set_truncated(u.truncated);
+  out->set_connections(u.connections);
+  out->set_resumed(u.resumed);
+  out->set_in_flight(u.in_flight);
+  out->set_sockets(u.sockets);
+  if (u.answers == 0) return;
+  ToProto(u.smoothed, out->mutable_latency());
+  ToProto(u.p50, out->mutable_p50());
+  ToProto(u.p90, out->mutable_p90());
+  ToProto(u.p99, out->mutable_p99());
 }
 
 google::protobuf::Timestamp Now() {

@@ -9,6 +9,9 @@
 #include "core/engine/stats.h"
 #include "core/flow/flow_info.h"
 #include "google/protobuf/timestamp.pb.h"
+#include "core/dns/query_log.h"
+#include "core/engine/dns_front.h"
+#include "netstack/v1/dns_service.pb.h"
 #include "netstack/v1/events.pb.h"
 #include "netstack/v1/flow.pb.h"
 #include "netstack/v1/flow_service.pb.h"
@@ -41,6 +44,13 @@ void ToProto(const Stats& stats, v1::Stats* out);  // all but `control`
 // `out` is usable when there are none.
 std::vector<ConfigProblem> FromProto(const v1::FlowFilter& filter,
                                      FlowFilter* out);
+
+inline v1::DnsVerdict ToProto(dns::DnsVerdict v) {
+  return static_cast<v1::DnsVerdict>(static_cast<int>(v) + 1);
+}
+void ToProto(const dns::DnsQueryInfo& query, v1::DnsQuery* out);
+void ToProto(const DnsUpstreams::Upstream& upstream,
+             v1::DnsUpstreamStatus* out);
 
 google::protobuf::Timestamp Now();
 

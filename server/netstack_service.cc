@@ -24,13 +24,16 @@ grpc::ServerUnaryReactor* NetstackServiceImpl::Start(
 }
 
 grpc::ServerUnaryReactor* NetstackServiceImpl::Stop(
-    grpc::CallbackServerContext* context, const v1::StopRequest*,
+    grpc::CallbackServerContext* context, const v1::StopRequest* request,
     v1::StopResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  stack_->Stop([this, reactor, response](bool stopped) {
-    response->set_stopped(stopped);
-    *response->mutable_status() = stack_->GetStatus();
-    reactor->Finish(grpc::Status::OK);
+  stack_->Stop(*request, [this, reactor, response](
+                             const absl::StatusOr<bool>& stopped) {
+    if (stopped.ok()) {
+      response->set_stopped(*stopped);
+      *response->mutable_status() = stack_->GetStatus();
+    }
+    reactor->Finish(ToGrpc(stopped.status()));
   });
   return reactor;
 }

@@ -1,7 +1,10 @@
 #include "server/stack.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
+#include <future>
 #include <iterator>
 #include <vector>
 
@@ -17,8 +20,8 @@ constexpr v1::TrafficKind kSupported[] = {
     v1::TRAFFIC_KIND_TCP,
     v1::TRAFFIC_KIND_UDP,
     v1::TRAFFIC_KIND_ICMP,
+    v1::TRAFFIC_KIND_DNS,
     v1::TRAFFIC_KIND_FRAGMENTS};
-constexpr v1::TrafficKind kUnsupported[] = {v1::TRAFFIC_KIND_DNS};
 
 // What brings echoes back; a group of our own would do as well.
 constexpr char kPingAdvice[] =
@@ -45,6 +48,33 @@ std::vector<std::string> Without(std::vector<std::string> paths,
   return paths;
 }
 
+// Control D's sockets are the engine's: protected like all others.
+ControlDSockets SocketsOf(Stack* stack) {
+  ControlDSockets out;
+  out.open = [stack](bool v4) {
+    auto promise = std::make_shared<std::promise<int>>();
+    std::future<int> fd = promise->get_future();
+    stack->Ask(
+        [v4](Engine& engine, FlowHub&) { return engine.OpenSocket(v4); },
+        [promise](absl::StatusOr<int> opened, uint64_t) {
+          promise->set_value(opened.value_or(-1));
+        });
+    return fd.get();
+  };
+  out.close = [stack](int fd) {
+    stack->Ask(
+        [fd](Engine& engine, FlowHub&) {
+          engine.CloseSocket(fd);
+          return true;
+        },
+        // Without an engine nobody counts it any more.
+        [fd](const absl::StatusOr<bool>& closed, uint64_t) {
+          if (!closed.ok()) close(fd);
+        });
+  };
+  return out;
+}
+
 // Paths of what `wanted` changes only at the next start.
 std::vector<std::string> Waiting(const Config& core,
                                  const ControlDConfig& control_d,
@@ -68,7 +98,8 @@ Stack::Stack(CheckedConfig config, Factory factory, EventLog* events,
       control_changed_(std::move(control_changed)),
       service_started_at_(Now()),
       config_(std::move(config)),
-      supervisor_("supervisor") {}
+      supervisor_("supervisor"),
+      control_d_(SocketsOf(this), [this] { ControlDChanged(); }, events) {}
 
 Stack::~Stack() { Shutdown(); }
 
@@ -79,7 +110,7 @@ void Stack::Start(Done<absl::Status> done) {
 }
 
 void Stack::StartNow(Done<absl::Status> done) {
-  Config config;
+  CheckedConfig checked;
   uint64_t epoch = 0;
   bool running = false;
   {
@@ -88,7 +119,7 @@ void Stack::StartNow(Done<absl::Status> done) {
     if (!running) {
       state_ = v1::STACK_STATE_STARTING;
       failure_.clear();
-      config = config_.core;
+      checked = config_;
       epoch = run_.epoch = NextEpoch(run_.epoch);
     }
   }
@@ -98,6 +129,8 @@ void Stack::StartNow(Done<absl::Status> done) {
     return;
   }
   events_->SetEpoch(epoch);
+  control_d_.Begin(checked.control_d);
+  const Config config = EngineConfig(checked);
   absl::StatusOr<std::unique_ptr<Runtime>> made = factory_(config, this);
   absl::StatusOr<EngineInfo> info =
       made.ok() ? (*made)->Call([](Engine& e) { return e.GetInfo(); })
@@ -119,8 +152,8 @@ void Stack::StartNow(Done<absl::Status> done) {
     run_.runtime = std::move(*made);
     state_ = v1::STACK_STATE_RUNNING;
     info_ = *info;
-    started_with_ = config;
-    started_control_d_ = config_.control_d;
+    started_with_ = checked.core;
+    started_control_d_ = checked.control_d;
     stack_start_ = std::chrono::steady_clock::now();
     stack_started_at_ = Now();
   }
@@ -128,17 +161,103 @@ void Stack::StartNow(Done<absl::Status> done) {
                absl::StrCat("The stack reads ", info->tun_name, ", MTU ",
                             info->tun_mtu,
                             info->offload ? ", super-segments." : "."));
+  control_d_.Running();
   done(absl::OkStatus());
 }
 
-void Stack::Stop(Done<bool> done) {
+// The PIN first: it may have to be fetched, which is nothing to make the
+// supervisor wait for.
+void Stack::Stop(v1::StopRequest request, Done<absl::StatusOr<bool>> done) {
+  auto stop = [this, request, done = std::move(done)](
+                  std::optional<std::string> pin) mutable {
+    supervisor_.Post([this, request = std::move(request), pin = std::move(pin),
+                      done = std::move(done)]() mutable {
+      if (pin && !request.restart()) {
+        bool running = false;
+        {
+          MutexLock lock(mu_);
+          running = run_.runtime != nullptr;
+        }
+        const absl::Status right =
+            running ? pin_guard_.Check(request.pin(), *pin,
+                                       PinGuard::Clock::now())
+                    : absl::OkStatus();
+        if (!right.ok()) return done(right);
+      }
+      const bool stopped = StopNow(v1::STACK_STATE_STOPPED, "");
+      if (stopped) {
+        events_->Add(v1::EVENT_TYPE_STACK_STOPPED, "The stack was stopped.");
+      }
+      if (!stopped || !request.restart()) return done(stopped);
+      StartNow([&done](const absl::Status& started) {
+        started.ok() ? done(true) : done(started);
+      });
+    });
+  };
+  if (request.restart()) return stop(std::nullopt);
+  control_d_.WithPin(std::move(stop));
+}
+
+void Stack::ReloadLists(Done<absl::StatusOr<std::vector<DnsListInfo>>> done) {
   supervisor_.Post([this, done = std::move(done)]() mutable {
-    const bool stopped = StopNow(v1::STACK_STATE_STOPPED, "");
-    if (stopped) {
-      events_->Add(v1::EVENT_TYPE_STACK_STOPPED, "The stack was stopped.");
+    Runtime* runtime = nullptr;  // this is the supervisor's thread
+    std::vector<DnsBlocklistConfig> lists;
+    {
+      MutexLock lock(mu_);
+      runtime = run_.runtime.get();
+      lists = config_.core.dns.blocklists;
     }
-    done(stopped);
+    if (runtime == nullptr) return done(StackNotRunning());
+    runtime->LoadLists(
+        std::move(lists),
+        [this, done = std::move(done)](
+            absl::StatusOr<std::vector<DnsListInfo>> loaded) mutable {
+          if (loaded.ok()) return done(std::move(loaded));
+          if (absl::IsUnavailable(loaded.status())) {
+            return done(StackNotRunning());
+          }
+          events_->Add(v1::EVENT_TYPE_LIST_REFUSED,
+                       std::string(loaded.status().message()));
+          done(Precondition("LIST_REFUSED", "BLOCKLIST", "dns.blocklists",
+                            loaded.status().message()));
+        });
   });
+}
+
+// The config as the engine gets it: with what Control D told.
+Config Stack::EngineConfig(const CheckedConfig& config) const {
+  Config out = config.core;
+  control_d_.Apply(out.dns);
+  return out;
+}
+
+// Control D's thread.
+void Stack::ControlDChanged() {
+  supervisor_.Post([this] {
+    Runtime* runtime = nullptr;
+    CheckedConfig config;
+    {
+      MutexLock lock(mu_);
+      runtime = run_.runtime.get();
+      config = config_;
+    }
+    if (runtime == nullptr) return;
+    (void)runtime->Call([core = EngineConfig(config)](Engine& engine) {
+      engine.ApplyConfig(core);
+      return true;
+    });
+  });
+}
+
+// Without a gap: the lists in use stay until these are read.
+void Stack::LoadLists(Runtime& runtime, const Config& config) {
+  runtime.LoadLists(
+      config.dns.blocklists,
+      [this](const absl::StatusOr<std::vector<DnsListInfo>>& loaded) {
+        if (loaded.ok() || absl::IsUnavailable(loaded.status())) return;
+        events_->Add(v1::EVENT_TYPE_LIST_REFUSED,
+                     std::string(loaded.status().message()));
+      });
 }
 
 bool Stack::StopNow(v1::StackState then, const std::string& failure) {
@@ -150,8 +269,10 @@ bool Stack::StopNow(v1::StackState then, const std::string& failure) {
     failure_ = failure;
   }
   if (!runtime) return false;
+  control_d_.End();
   runtime->Stop();
   hub_.EndRun(StackNotRunning());
+  query_hub_.EndRun(StackNotRunning());
   MutexLock lock(mu_);
   state_ = then;
   return true;
@@ -236,10 +357,13 @@ absl::StatusOr<v1::UpdateConfigResponse> Stack::UpdateNow(
     revision_ = response.revision();
   }
   if (runtime != nullptr) {
-    auto info = runtime->Call([core = wanted->core](Engine& engine) {
+    auto info = runtime->Call([core = EngineConfig(*wanted)](Engine& engine) {
       engine.ApplyConfig(core);
       return engine.GetInfo();
     });
+    if (wanted->core.dns.blocklists != old.core.dns.blocklists) {
+      LoadLists(*runtime, wanted->core);
+    }
     MutexLock lock(mu_);
     if (info.ok()) info_ = *info;
   }
@@ -266,7 +390,6 @@ v1::StackStatus Stack::GetStatus() const {
   *out.mutable_service_started_at() = service_started_at_;
   ToProto(Since(service_start_), out.mutable_service_uptime());
   for (v1::TrafficKind kind : kSupported) out.add_supported(kind);
-  for (v1::TrafficKind kind : kUnsupported) out.add_unsupported(kind);
   MutexLock lock(mu_);
   out.set_state(state_);
   out.set_failure(failure_);
@@ -303,6 +426,7 @@ v1::GetConfigResponse Stack::GetConfig() const {
 }
 
 void Stack::Shutdown() {
+  control_d_.Stop();
   supervisor_.Post([this] {
     if (StopNow(v1::STACK_STATE_STOPPED, "")) {
       events_->Add(v1::EVENT_TYPE_STACK_STOPPED,
@@ -314,6 +438,10 @@ void Stack::Shutdown() {
 
 void Stack::OnFlow(FlowChange change, const FlowInfo& flow) {
   hub_.OnFlow(change, flow);
+}
+
+void Stack::OnDnsQuery(const dns::DnsQueryInfo& query) {
+  query_hub_.OnQuery(query);
 }
 
 void Stack::OnEvent(const Event& event) {

@@ -22,6 +22,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
@@ -32,9 +33,12 @@
 #include "core/engine/runtime.h"
 #include "netstack/v1/netstack_service.pb.h"
 #include "server/config_convert.h"
+#include "server/control_d.h"
 #include "server/errors.h"
 #include "server/event_log.h"
 #include "server/flow_hub.h"
+#include "server/pin_guard.h"
+#include "server/query_hub.h"
 #include "server/worker.h"
 
 namespace netstack::server {
@@ -58,7 +62,10 @@ class Stack final : public Observer {
   // Any thread; `done` runs on the supervisor's thread, and must not wait for
   // it.
   void Start(Done<absl::Status> done);
-  void Stop(Done<bool> done);  // true when something was stopped
+  // True when something was stopped. Refusals: PIN_REQUIRED and the like.
+  void Stop(v1::StopRequest request, Done<absl::StatusOr<bool>> done);
+  // Reads the blocklists again; LIST_REFUSED when that fails.
+  void ReloadLists(Done<absl::StatusOr<std::vector<DnsListInfo>>> done);
   void Update(v1::UpdateConfigRequest request,
               Done<absl::StatusOr<v1::UpdateConfigResponse>> done);
 
@@ -79,6 +86,10 @@ class Stack final : public Observer {
   void OnFlow(FlowChange change, const FlowInfo& flow) override;
   void OnEvent(const Event& event) override;
   void OnFailed(const absl::Status& why) override;
+  void OnDnsQuery(const dns::DnsQueryInfo& query) override;
+
+  // For closures that Ask() runs on the loop; see its file.
+  QueryHub& query_hub() { return query_hub_; }
 
  private:
   struct Run {
@@ -91,6 +102,9 @@ class Stack final : public Observer {
   template <typename R>
   class Ticket;
 
+  Config EngineConfig(const CheckedConfig& config) const;
+  void ControlDChanged();
+  void LoadLists(Runtime& runtime, const Config& config);
   void StartNow(Done<absl::Status> done);
   bool StopNow(v1::StackState then, const std::string& failure);
   void FailedNow(uint64_t epoch, const absl::Status& why);
@@ -109,6 +123,7 @@ class Stack final : public Observer {
   const google::protobuf::Timestamp service_started_at_;
 
   FlowHub hub_;  // see its file for who may touch it
+  QueryHub query_hub_;
 
   mutable Mutex mu_;
   CheckedConfig config_ ABSL_GUARDED_BY(mu_);
@@ -122,7 +137,12 @@ class Stack final : public Observer {
   std::chrono::steady_clock::time_point stack_start_ ABSL_GUARDED_BY(mu_);
   google::protobuf::Timestamp stack_started_at_ ABSL_GUARDED_BY(mu_);
 
-  Worker supervisor_;  // last: its tasks use everything above
+  PinGuard pin_guard_;  // the supervisor's
+
+  // Last: their tasks use everything above. Control D's posts to the
+  // supervisor's.
+  Worker supervisor_;
+  ControlD control_d_;
 };
 
 template <typename R>

@@ -56,6 +56,7 @@ std::unique_ptr<CLI::App> MakeApp(Context& context) {
   AddStackCommands(*app, context);
   AddStatsCommand(*app, context);
   AddFlowCommands(*app, context);
+  AddDnsCommands(*app, context);
   AddConfigCommands(*app, context);
   AddEventsCommand(*app, context);
   AddToolCommands(*app, context);

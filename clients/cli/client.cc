@@ -147,7 +147,8 @@ Client::Client(std::string socket, absl::Duration timeout,
     : socket_(std::move(socket)),
       timeout_(timeout),
       netstack_(NetstackService::NewStub(channel)),
-      flows_(FlowService::NewStub(channel)) {}
+      flows_(FlowService::NewStub(channel)),
+      dns_(netstack::v1::DnsService::NewStub(channel)) {}
 
 void Client::SetDeadline(grpc::ClientContext& context) const {
   if (timeout_ == absl::InfiniteDuration()) return;

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "clients/cli/watch.h"
 #include "grpcpp/grpcpp.h"
+#include "netstack/v1/dns_service.grpc.pb.h"
 #include "netstack/v1/flow_service.grpc.pb.h"
 #include "netstack/v1/netstack_service.grpc.pb.h"
 
@@ -97,6 +98,7 @@ class Client {
   absl::Duration timeout_;
   std::unique_ptr<netstack::v1::NetstackService::Stub> netstack_;
   std::unique_ptr<netstack::v1::FlowService::Stub> flows_;
+  std::unique_ptr<netstack::v1::DnsService::Stub> dns_;
 };
 
 template <>
@@ -106,6 +108,11 @@ inline netstack::v1::NetstackService::Stub& Client::stub() {
 template <>
 inline netstack::v1::FlowService::Stub& Client::stub() {
   return *flows_;
+}
+
+template <>
+inline netstack::v1::DnsService::Stub& Client::stub() {
+  return *dns_;
 }
 
 // The exit code for an error of Connect, Call or Watch.

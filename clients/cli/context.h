@@ -73,6 +73,7 @@ struct Context {
 void AddStackCommands(CLI::App& app, Context& context);   // start stop status
 void AddStatsCommand(CLI::App& app, Context& context);    // stats
 void AddFlowCommands(CLI::App& app, Context& context);    // flows close
+void AddDnsCommands(CLI::App& app, Context& context);     // dns …
 void AddConfigCommands(CLI::App& app, Context& context);  // config …
 void AddEventsCommand(CLI::App& app, Context& context);   // events
 void AddToolCommands(CLI::App& app, Context& context);    // completion version

@@ -25,6 +25,9 @@ struct EventsOptions {
 Style StyleOf(netstack::v1::EventType type) {
   switch (type) {
     case netstack::v1::EVENT_TYPE_STACK_STARTED:
+    case netstack::v1::EVENT_TYPE_UPSTREAM_UP:
+    case netstack::v1::EVENT_TYPE_LISTS_LOADED:
+    case netstack::v1::EVENT_TYPE_CONTROL_D_PROVISIONED:
       return Style::kGood;
     case netstack::v1::EVENT_TYPE_STACK_STOPPED:
     case netstack::v1::EVENT_TYPE_CONFIG_CHANGED:

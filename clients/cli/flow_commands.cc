@@ -68,6 +68,11 @@ void AddFilterOptions(CLI::App& command, FilterText& filter) {
   command.add_option("--remote-port", filter.remote_port, "The remote port")
       ->type_name("PORT");
   command
+      .add_option("--name", filter.name,
+                  "Flows whose address DNS answered for this name or one "
+                  "below it")
+      ->type_name("NAME");
+  command
       .add_option("--active-within", filter.active_within,
                   "Flows with traffic within this time")
       ->type_name("DURATION");

@@ -78,7 +78,7 @@ std::string RttText(const Flow& flow) {
 bool FilterText::empty() const {
   return id.empty() && protocol.empty() && state.empty() && app.empty() &&
          app_port.empty() && remote.empty() && remote_port.empty() &&
-         active_within.empty();
+         active_within.empty() && name.empty();
 }
 
 AddressAndPort SplitPort(absl::string_view text) {
@@ -140,6 +140,7 @@ absl::StatusOr<FlowFilter> ParseFilter(const FilterText& text) {
     if (!port.ok()) return port.status();
     filter.set_remote_port(*port);
   }
+  filter.set_name_suffix(text.name);
   if (!text.active_within.empty()) {
     const auto within = ParseDuration(text.active_within);
     if (!within.ok() || *within == absl::ZeroDuration()) {
@@ -266,6 +267,10 @@ std::string RenderFlows(const std::vector<FlowRow>& rows, bool rates,
     columns.push_back({.title = "IN/S", .right = true});
   }
   columns.push_back({.title = "RTT", .right = true});
+  const bool named = std::any_of(
+      rows.begin(), rows.end(),
+      [](const FlowRow& row) { return !row.flow.name().empty(); });
+  if (named) columns.push_back({.title = "NAME", .shrink_to = 12});
   Table table(columns);
   const size_t shown = limit == 0 ? rows.size() : std::min(limit, rows.size());
   for (size_t i = 0; i < shown; ++i) {
@@ -287,6 +292,7 @@ std::string RenderFlows(const std::vector<FlowRow>& rows, bool rates,
       cells.emplace_back(ShowByteRate(rows[i].inbound_rate));
     }
     cells.emplace_back(RttText(flow));
+    if (named) cells.emplace_back(flow.name());
     table.Row(std::move(cells));
   }
   std::string text = rows.empty() ? "No flows.\n" : table.Render(layout);
@@ -310,7 +316,8 @@ std::string RenderFlowLine(absl::string_view what, const Flow& flow,
                {.title = "STATE", .min_width = 11},
                {.title = "OUTBOUND", .right = true, .min_width = 9},
                {.title = "INBOUND", .right = true, .min_width = 9},
-               {.title = "REASON"}});
+               {.title = "REASON", .min_width = 6},
+               {.title = "NAME"}});
   const bool ended =
       flow.close_reason() != netstack::v1::CLOSE_REASON_UNSPECIFIED &&
       flow.close_reason() != netstack::v1::CLOSE_REASON_NONE;
@@ -319,7 +326,7 @@ std::string RenderFlowLine(absl::string_view what, const Flow& flow,
              EndpointText(flow.key().remote()), ShortName(flow.state()),
              ShowBytes(static_cast<double>(flow.outbound_bytes())),
              ShowBytes(static_cast<double>(flow.inbound_bytes())),
-             ended ? ShortName(flow.close_reason()) : ""});
+             ended ? ShortName(flow.close_reason()) : "", flow.name()});
   return table.Render(layout);
 }
 

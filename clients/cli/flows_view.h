@@ -27,6 +27,7 @@ struct FilterText {
   std::string remote;
   std::string remote_port;
   std::string active_within;
+  std::string name;
 
   bool empty() const;
 };

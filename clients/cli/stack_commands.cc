@@ -1,4 +1,6 @@
 // start, stop and status.
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -33,12 +35,16 @@ void RunStart(Context& context) {
       });
 }
 
-void RunStop(Context& context) {
+void RunStop(Context& context, const std::string& pin, bool restart) {
+  StopRequest request;
+  request.set_pin(pin);
+  request.set_restart(restart);
   CallAndPrint<NetstackService::Stub, StopRequest, StopResponse>(
-      context, &NetstackService::Stub::Stop, {},
+      context, &NetstackService::Stub::Stop, request,
       [&](const StopResponse& response) {
-        context.out() << (response.stopped() ? "Stopped.\n"
-                                             : "No stack was running.\n");
+        context.out() << (!response.stopped() ? "No stack was running.\n"
+                          : restart           ? "Stopped and started.\n"
+                                              : "Stopped.\n");
       });
 }
 
@@ -76,11 +82,20 @@ void AddStackCommands(CLI::App& app, Context& context) {
   CLI::App* stop =
       app.add_subcommand("stop", "Reset every flow and close the TUN");
   stop->footer(
-      "No error when no stack runs.\n\n"
+      "No error when no stack runs. Where Control D has set a deactivation\n"
+      "PIN, --pin is needed; a restart needs none.\n\n"
       "Examples:\n"
       "  netstackctl stop\n"
-      "  netstackctl stop && netstackctl start   # a restart");
-  stop->callback([&context] { RunStop(context); });
+      "  netstackctl stop --pin 0042\n"
+      "  netstackctl stop --restart");
+  const auto pin = std::make_shared<std::string>();
+  const auto restart = std::make_shared<bool>(false);
+  stop->add_option("--pin", *pin, "The deactivation PIN")
+      ->type_name("PIN")
+      ->envname("NETSTACK_PIN");
+  stop->add_flag("--restart", *restart, "Start again at once");
+  stop->callback(
+      [&context, pin, restart] { RunStop(context, *pin, *restart); });
 
   CLI::App* status =
       app.add_subcommand("status", "Tell what runs, on one screen");

@@ -268,6 +268,35 @@ void AddDials(StatsTable& t) {
       true);
 }
 
+void AddDns(StatsTable& t, const Stats& stats) {
+  const auto& dns = stats.dns();
+  t.Group("Names (queries of apps to port 53)");
+  t.Gauge("under way", ShowCount(dns.waiting()));
+  t.Gauge("TCP connections", ShowCount(dns.connections()));
+  t.Gauge("answers kept", ShowCount(dns.cache_entries()),
+          ShowBytes(static_cast<double>(dns.cache_bytes())));
+  t.Gauge("addresses known", ShowCount(dns.addresses()));
+  t.Count("over UDP", [](const Stats& s) { return s.dns().udp_queries(); });
+  t.Count("over TCP", [](const Stats& s) { return s.dns().tcp_queries(); });
+  t.Count("answered by rule or list",
+          [](const Stats& s) { return s.dns().answered_policy(); });
+  t.Count("answered from the cache",
+          [](const Stats& s) { return s.dns().answered_cache(); });
+  t.Count("answered by an upstream",
+          [](const Stats& s) { return s.dns().answered_upstream(); });
+  t.Count(
+      "failed", [](const Stats& s) { return s.dns().answered_failure(); },
+      true);
+  t.Count("asked another upstream",
+          [](const Stats& s) { return s.dns().failed_over(); });
+  t.Count("malformed", [](const Stats& s) { return s.dns().malformed(); });
+  t.Count("told to come over TCP",
+          [](const Stats& s) { return s.dns().truncated(); });
+  t.Count(
+      "asked in the clear",
+      [](const Stats& s) { return s.dns().failed_open(); }, true);
+}
+
 void AddMemory(StatsTable& t, const Stats& stats) {
   const auto& memory = stats.memory();
   const auto bytes = [](uint64_t n) {
@@ -381,8 +410,16 @@ std::string DropMeaning(DropReason reason) {
       return "from a remote that udp.filtering keeps out";
     case netstack::v1::DROP_REASON_ICMP_NOT_CARRIED:
       return "a type of ICMP that stays on the app's link";
-    case netstack::v1::DROP_REASON_DNS_UNSUPPORTED:
-      return "DNS (port 53) is not carried yet";
+    case netstack::v1::DROP_REASON_DNS_NOT_QUERY:
+      return "to port 53, but no DNS query that could be answered";
+    case netstack::v1::DROP_REASON_DNS_IN_FLIGHT_LIMIT:
+      return "a query beyond dns.limits.max_waiting";
+    case netstack::v1::DROP_REASON_ADDRESS_NOT_RESOLVED:
+      return "a new flow to an address that DNS did not answer";
+    case netstack::v1::DROP_REASON_DOT_BLOCKED:
+      return "a new flow to DNS over TLS or QUIC";
+    case netstack::v1::DROP_REASON_QUIC_BLOCKED:
+      return "a new flow of QUIC that a rule refuses";
     case netstack::v1::DROP_REASON_UNKNOWN_PROTOCOL:
       return "a transport that is not carried";
     case netstack::v1::DROP_REASON_TCP_NO_FLOW:
@@ -467,6 +504,7 @@ std::string RenderStats(const StatsSample& now, const StatsSample* before,
     AddIcmp(table, now.stats);
     AddFragments(table, now.stats);
     AddDials(table);
+    AddDns(table, now.stats);
     AddMemory(table, now.stats);
     AddLoop(table, now, before);
     AddDrops(table, now.stats);

@@ -35,7 +35,8 @@ namespace netstack {
     "an inbound datagram that udp.filtering does not let in")                  \
   X(kIcmpNotCarried, "ICMP_NOT_CARRIED",                                       \
     "ICMP of a type that does not leave the app's own link")                   \
-  X(kDnsUnsupported, "DNS_UNSUPPORTED", "DNS (port 53), not built yet")        \
+  X(kDnsNotQuery, "DNS_NOT_QUERY",                                             \
+    "to port 53, but no DNS query that could be answered")                     \
   X(kUnknownProtocol, "UNKNOWN_PROTOCOL", "a transport we do not carry")       \
   X(kTcpNoFlow, "TCP_NO_FLOW", "TCP, not a SYN, of a flow that is not known")  \
   X(kTcpBlindAck, "TCP_BLIND_ACK",                                             \
@@ -84,7 +85,13 @@ namespace netstack {
   X(kUdpTooBig, "UDP_TOO_BIG",                                                 \
     "a datagram beyond the path's MTU that may not be fragmented")             \
   X(kUdpHostError, "UDP_HOST_ERROR",                                           \
-    "the host could not send a datagram: no route, a firewall, no socket")
+    "the host could not send a datagram: no route, a firewall, no socket")   \
+  X(kDnsInFlightLimit, "DNS_IN_FLIGHT_LIMIT",                                  \
+    "a query beyond dns.limits.max_waiting")                                   \
+  X(kAddressNotResolved, "ADDRESS_NOT_RESOLVED",                               \
+    "a new flow to an address that DNS did not answer")                        \
+  X(kDotBlocked, "DOT_BLOCKED", "a new flow to DNS over TLS or QUIC")          \
+  X(kQuicBlocked, "QUIC_BLOCKED", "a new flow of QUIC that a rule refuses")
 
 enum class DropReason : uint8_t {
 #define NETSTACK_X(id, name, text) id,
@@ -98,7 +105,7 @@ inline constexpr std::array kDropReasonNames = {
 #undef NETSTACK_X
 };
 inline constexpr size_t kDropReasonCount = kDropReasonNames.size();
-static_assert(static_cast<size_t>(DropReason::kUdpHostError) + 1 ==
+static_assert(static_cast<size_t>(DropReason::kQuicBlocked) + 1 ==
               kDropReasonCount);
 
 // The proto's name without its prefix, e.g. "TOO_SHORT".

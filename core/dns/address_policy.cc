@@ -52,20 +52,21 @@ void AddressPolicy::Learn(const IpAddress& client, const DnsName& name,
 
 AddressPolicy::Verdict AddressPolicy::Check(const IpAddress& destination,
                                             Instant now) {
+  const Verdict verdict = Peek(destination, now);
+  if (verdict == Verdict::kUnknown) ++stats_.refused_unknown;
+  if (verdict == Verdict::kExpired) ++stats_.refused_expired;
+  return verdict;
+}
+
+AddressPolicy::Verdict AddressPolicy::Peek(const IpAddress& destination,
+                                           Instant now) const {
   if (!options_.enforce) return Verdict::kNotEnforced;
   for (const IpPrefix& prefix : options_.exempt) {
     if (prefix.Contains(destination)) return Verdict::kExempt;
   }
   const auto it = by_address_.find(destination);
-  if (it == by_address_.end()) {
-    ++stats_.refused_unknown;
-    return Verdict::kUnknown;
-  }
-  if (now >= it->second->expires) {
-    ++stats_.refused_expired;
-    return Verdict::kExpired;
-  }
-  return Verdict::kKnown;
+  if (it == by_address_.end()) return Verdict::kUnknown;
+  return now < it->second->expires ? Verdict::kKnown : Verdict::kExpired;
 }
 
 absl::string_view AddressPolicy::NameOf(const IpAddress& client,

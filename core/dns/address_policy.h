@@ -87,6 +87,8 @@ class AddressPolicy {
 
   // Whether a new flow to `destination` is to be opened. Counts refusals.
   Verdict Check(const IpAddress& destination, Instant now);
+  // The same, not counted.
+  Verdict Peek(const IpAddress& destination, Instant now) const;
 
   // The name that led `client` to `destination`: the most recent one that it
   // asked for; of another client, when it asked for none itself (an app's IPv4

@@ -279,7 +279,8 @@ void StreamTransport::OnReady(uint64_t cookie, const PollEvent& event,
   if (c == nullptr) return;
   if (c->state == State::kConnecting) {
     if (!event.writable && !event.error) return;
-    const DialOutcome outcome = parts_.dialer->FinishDial(c->fd);
+    const DialOutcome outcome =
+        parts_.dialer->FinishDial(c->fd, c->server.ip.IsV4());
     if (outcome != DialOutcome::kConnected) {
       Fail(c, ErrorOf(outcome), "");
       return;

@@ -7,8 +7,6 @@
 namespace netstack {
 namespace {
 
-constexpr uint16_t kDnsPort = 53;
-
 // Addresses that no packet of a unicast conversation may have. Loopback is
 // one: through us an app would reach services of our own host (RFC 1122,
 // 3.2.1.3; RFC 4291, 2.5.3).
@@ -46,6 +44,9 @@ void Dispatcher::Act(const Decision& d) {
     case Verdict::kTimeExceeded:
       parts_.drops->Count(d.reason);
       (void)parts_.icmp->Answer(IcmpError::kTimeExceeded, d.packet, now_);
+      return;
+    case Verdict::kDns:
+      parts_.dns->OnDatagram(d.packet, d.datagram, now_);
       return;
     case Verdict::kRefuse:
       parts_.drops->Count(d.reason);
@@ -140,11 +141,9 @@ void Dispatcher::DecideByTransport(ChecksumTrust trust, Decision& d) const {
       const OrDrop<UdpDatagram> datagram = ParseUdp(d.packet, trust);
       if (!datagram) return decide(Verdict::kDrop, datagram.reason());
       d.datagram = *datagram;
-      // The DNS interceptor will stand here.
-      if (datagram->destination_port == kDnsPort) {
-        return decide(Verdict::kRefuse, DropReason::kDnsUnsupported);
-      }
-      d.verdict = Verdict::kUdp;
+      const bool is_dns = parts_.dns != nullptr &&
+                          parts_.dns->TakesUdp(datagram->destination_port);
+      d.verdict = is_dns ? Verdict::kDns : Verdict::kUdp;
       return;
     }
     case ip_protocol::kIcmp:

@@ -6,6 +6,7 @@
 
 #include "core/base/drop_reason.h"
 #include "core/base/time.h"
+#include "core/engine/dns_front.h"
 #include "core/engine/tun_reader.h"
 #include "core/flow/stats.h"
 #include "core/forward/icmp_forwarder.h"
@@ -23,6 +24,7 @@ enum class Verdict : uint8_t {
   kTcp,          // to the TCP forwarder
   kEcho,         // to the ICMP forwarder
   kUdp,          // to the UDP forwarder
+  kDns,          // a datagram to port 53: to the resolver
   kFragment,     // to the reassembler, and on when it makes a whole packet
   kTimeExceeded, // drop, and say so by ICMP, as a router does
   kRefuse,       // drop, and say so by ICMP, so that the app need not wait
@@ -36,6 +38,7 @@ class Dispatcher final : public PacketHandler {
     TcpForwarder* tcp = nullptr;
     IcmpForwarder* echoes = nullptr;
     UdpForwarder* udp = nullptr;
+    DnsFront* dns = nullptr;  // null: port 53 is like any other
     Reassembler* reassembler = nullptr;
     IcmpResponder* icmp = nullptr;
     TunStats* stats = nullptr;

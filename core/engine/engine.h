@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "core/engine/config.h"
+#include "core/engine/dns_front.h"
 #include "core/engine/observer.h"
 #include "core/engine/stats.h"
 #include "core/flow/flow_info.h"
@@ -49,6 +50,23 @@ class Engine {
   // Observer::OnFlow is called only while this is true (default false), so
   // that nobody pays for changes that nobody watches.
   virtual void SetFlowChanges(bool wanted) = 0;
+
+  // The same for Observer::OnDnsQuery.
+  virtual void SetQueryLog(bool wanted) = 0;
+  // A dry run: asks nobody, changes nothing, counts nothing.
+  virtual DnsExplanation ExplainDns(const DnsExplainRequest& request) = 0;
+  // Forgets kept answers of `name` (and of what is below it), or with an empty
+  // name all; says how many.
+  virtual size_t FlushDnsCache(const std::string& name, bool below) = 0;
+  virtual DnsUpstreams ListDnsUpstreams() const = 0;
+  // Takes the place of the lists in use.
+  virtual void SetDnsLists(DnsLists lists) = 0;
+
+  // A protected TCP socket for what the service itself asks (Control D's API),
+  // out of DNS's share of descriptors; -1 when there is none. It is to be given
+  // back here.
+  virtual int OpenSocket(bool v4) = 0;
+  virtual void CloseSocket(int fd) = 0;
 };
 
 }  // namespace netstack

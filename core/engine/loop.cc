@@ -104,6 +104,15 @@ absl::Status Loop::Init(const Secrets& secrets) {
   if (!engine.ok()) return engine.status();
   tcp_engine_ = *std::move(engine);
 
+  DnsFront::Parts dns_parts;
+  dns_parts.sockets = platform_.sockets.get();
+  dns_parts.poller = platform_.poller.get();
+  dns_parts.system_dns = platform_.system_dns.get();
+  dns_parts.writer = &writer_;
+  dns_parts.drops = &drops_;
+  dns_parts.listener = this;
+  dns_ = std::make_unique<DnsFront>(dns_parts, config_, secrets.dns, now_);
+
   TcpForwarder::Parts parts;
   parts.engine = tcp_engine_.get();
   parts.pool = &pool_;
@@ -115,6 +124,8 @@ absl::Status Loop::Init(const Secrets& secrets) {
   parts.icmp = &icmp_;
   parts.drops = &drops_;
   parts.listener = this;
+  parts.local = dns_.get();
+  parts.advisor = dns_.get();
   tcp_ = std::make_unique<TcpForwarder>(parts, ForwarderOptions(),
                                         secrets.hash, now_);
   UdpForwarder::Parts udp;
@@ -126,6 +137,7 @@ absl::Status Loop::Init(const Secrets& secrets) {
   udp.icmp = &icmp_;
   udp.drops = &drops_;
   udp.listener = this;
+  udp.advisor = dns_.get();
   udp_ = std::make_unique<UdpForwarder>(udp, UdpOptions(), secrets.hash, now_);
   IcmpForwarder::Parts echo;
   echo.slots = &slots_;
@@ -143,6 +155,7 @@ absl::Status Loop::Init(const Secrets& secrets) {
   hops.tcp = tcp_.get();
   hops.udp = udp_.get();
   hops.echoes = echoes_.get();
+  hops.dns = dns_.get();
   hops.reassembler = &reassembler_;
   hops.icmp = &icmp_;
   hops.stats = &tun_stats_;
@@ -182,6 +195,7 @@ void Loop::Run() {
 // about to wake it.
 void Loop::Release() {
   if (tcp_ == nullptr) return;
+  dns_->Shutdown(now_);
   tcp_->Shutdown(now_);
   echoes_->Shutdown(now_);
   udp_->Shutdown(now_);
@@ -191,6 +205,7 @@ void Loop::Release() {
   echoes_.reset();
   udp_.reset();
   tcp_.reset();
+  dns_.reset();
   tcp_engine_.reset();
   platform_.tun.reset();
 }
@@ -200,7 +215,7 @@ void Loop::Turn(Instant deadline) {
     deadline = now_;
   } else {
     deadline = std::min({deadline, tcp_->next_deadline(now_),
-                         echoes_->next_deadline(),
+                         dns_->next_deadline(), echoes_->next_deadline(),
                          udp_->next_deadline(now_),
                          reassembler_.next_deadline(), trim_at_});
   }
@@ -219,18 +234,23 @@ void Loop::Turn(Instant deadline) {
       case PollToken::Kind::kTcpFlow:
         tcp_->OnSocket(events_[i], now_);
         break;
+      case PollToken::Kind::kDns:
+      case PollToken::Kind::kDnsStream:
+        dns_->OnSocket(events_[i], now_);
+        break;
       case PollToken::Kind::kUdp:
         udp_->OnSocket(events_[i], now_);
         break;
       case PollToken::Kind::kEcho:
         echoes_->OnSocket(events_[i], now_);
         break;
-      case PollToken::Kind::kDns:
       case PollToken::Kind::kProtect:
         break;  // nobody opens such sockets yet
     }
   }
   if (tun_more_) ReadTun();
+  // Before TCP, which carries the answers over its streams.
+  dns_->OnTurn(now_);
   tcp_->OnTurn(now_);
   echoes_->OnTurn(now_);
   udp_->OnTurn(now_);
@@ -343,9 +363,14 @@ void Loop::RunPosted() {
 
 // --- Engine -----------------------------------------------------------------
 
+uint32_t Loop::DnsShare() const {
+  return DnsFront::Share(config_.dns, platform_.sockets->DescriptorLimit());
+}
+
 uint32_t Loop::FlowLimit() const {
   const uint32_t descriptors = platform_.sockets->DescriptorLimit();
-  const uint32_t reserved = ReservedDescriptors(config_, descriptors);
+  const uint32_t reserved =
+      ReservedDescriptors(config_, descriptors) + DnsShare();
   const uint32_t most = descriptors > reserved ? descriptors - reserved : 1;
   const uint32_t wanted = config_.limits.max_flows;
   return wanted == 0 ? most : std::min(wanted, most);
@@ -402,7 +427,7 @@ TcpEngine::Options Loop::EngineOptions(const SipHashKey& isn_key) const {
   return o;
 }
 
-void Loop::ApplyProtectors() {
+std::vector<std::unique_ptr<Protector>> Loop::MakeProtectors() const {
   std::vector<std::unique_ptr<Protector>> protectors;
   Sockets* sockets = platform_.sockets.get();
   if (config_.protect.so_mark != 0) {
@@ -413,7 +438,7 @@ void Loop::ApplyProtectors() {
     protectors.push_back(std::make_unique<DeviceProtector>(
         sockets, config_.protect.bind_to_device));
   }
-  dialer_.SetProtectors(std::move(protectors));
+  return protectors;
 }
 
 void Loop::ApplyConfig(const Config& config) {
@@ -429,7 +454,9 @@ void Loop::ApplyConfig(const Config& config) {
   dial.max_sockets = FlowLimit();
   dial.user_timeout = config_.tcp.host_user_timeout;
   dialer_.Configure(dial);
-  ApplyProtectors();
+  dialer_.SetProtectors(MakeProtectors());
+  dns_->dialer().SetProtectors(MakeProtectors());
+  dns_->Configure(config_, DnsShare(), now_);
   tcp_engine_->Configure(EngineOptions({}));
   tcp_->Configure(ForwarderOptions());
   udp_->Configure(UdpOptions(), now_);
@@ -464,6 +491,7 @@ Stats Loop::GetStats() const {
       pool_.allocation_failures() + tcp_engine_->allocation_failures() +
       reserve_.given();
   s.loop = loop_stats_;
+  s.dns = dns_->stats();
   s.flow_limit = FlowLimit();
   s.descriptors_used = dialer_.in_use();
   s.drops = drops_.packets();
@@ -495,6 +523,44 @@ size_t Loop::CloseFlows(const FlowFilter& filter) {
   return closed;
 }
 
+void Loop::SetQueryLog(bool wanted) { dns_->SetQueryLog(wanted); }
+
+DnsExplanation Loop::ExplainDns(const DnsExplainRequest& request) {
+  return dns_->Explain(request, now_);
+}
+
+size_t Loop::FlushDnsCache(const std::string& name, bool below) {
+  return dns_->FlushCache(name, below);
+}
+
+DnsUpstreams Loop::ListDnsUpstreams() const {
+  return dns_->ListUpstreams(now_);
+}
+
+void Loop::SetDnsLists(DnsLists lists) {
+  observer_->OnEvent({EventType::kListsLoaded,
+                      absl::StrCat(lists.infos.size(),
+                                   " blocklists are in use, with ",
+                                   lists.list ? lists.list->size() : 0,
+                                   " different names."),
+                      0});
+  dns_->SetLists(std::move(lists));
+}
+
+int Loop::OpenSocket(bool v4) {
+  const int fd = dns_->dialer().Open(SocketKind::kTcp, v4).fd;
+  if (fd >= 0) lent_.insert(fd);
+  return fd;
+}
+
+void Loop::CloseSocket(int fd) {
+  if (lent_.erase(fd) == 1) {
+    dns_->dialer().Close(fd, false);
+  } else {
+    platform_.sockets->Close(fd, false);  // of a stack before this one
+  }
+}
+
 void Loop::SetFlowChanges(bool wanted) {
   for (FlowSource* source : flow_sources_) source->SetFlowChanges(wanted);
 }
@@ -503,6 +569,28 @@ void Loop::SetFlowChanges(bool wanted) {
 
 void Loop::OnFlow(FlowChange change, const FlowInfo& flow) {
   observer_->OnFlow(change, flow);
+}
+
+void Loop::OnDnsQuery(const dns::DnsQueryInfo& query) {
+  observer_->OnDnsQuery(query);
+}
+
+void Loop::OnUpstreamHealth(const std::string& upstream, bool up,
+                            absl::string_view why) {
+  observer_->OnEvent(
+      {up ? EventType::kUpstreamUp : EventType::kUpstreamDown,
+       up ? absl::StrCat("The DNS upstream ", upstream, " answers again.")
+          : absl::StrCat("The DNS upstream ", upstream,
+                         " does not answer: ", why),
+       0});
+}
+
+void Loop::OnDnsFailedOpen(absl::string_view group) {
+  observer_->OnEvent({EventType::kFailOpen,
+                      absl::StrCat("No upstream of ", group,
+                                   " answers: the system's resolvers are "
+                                   "asked, in the clear."),
+                      0});
 }
 
 void Loop::OnPressure(Pressure pressure) {

@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "core/dial/dialer.h"
 #include "core/engine/config.h"
 #include "core/engine/dispatcher.h"
+#include "core/engine/dns_front.h"
 #include "core/engine/engine.h"
 #include "core/engine/observer.h"
 #include "core/engine/tun_reader.h"
@@ -34,6 +36,7 @@
 #include "core/platform/datagrams.h"
 #include "core/platform/poller.h"
 #include "core/platform/sockets.h"
+#include "core/platform/system_dns.h"
 #include "core/platform/tun.h"
 
 namespace netstack {
@@ -45,14 +48,18 @@ struct Platform {
   std::unique_ptr<Sockets> sockets;
   std::unique_ptr<Datagrams> datagrams;
   std::unique_ptr<Tun> tun;
+  std::unique_ptr<SystemDns> system_dns{};  // null: the host's are not known
 };
 
-class Loop final : public Engine, public ForwardListener {
+class Loop final : public Engine,
+                   public ForwardListener,
+                   public DnsFrontListener {
  public:
   // Random bits that nobody else knows, fresh for every loop.
   struct Secrets {
     SipHashKey isn;
     SipHashKey hash;
+    SipHashKey dns{};
   };
 
   // Any thread; the loop runs on the one that calls Run(). `config` has
@@ -82,11 +89,24 @@ class Loop final : public Engine, public ForwardListener {
   size_t CloseFlows(const FlowFilter& filter) override;
   void ApplyConfig(const Config& config) override;
   void SetFlowChanges(bool wanted) override;
+  void SetQueryLog(bool wanted) override;
+  DnsExplanation ExplainDns(const DnsExplainRequest& request) override;
+  size_t FlushDnsCache(const std::string& name, bool below) override;
+  DnsUpstreams ListDnsUpstreams() const override;
+  void SetDnsLists(DnsLists lists) override;
+  int OpenSocket(bool v4) override;
+  void CloseSocket(int fd) override;
 
   // ForwardListener.
   void OnFlow(FlowChange change, const FlowInfo& flow) override;
   void OnPressure(Pressure pressure) override;
   void OnPoisoned(uint64_t flow_id, absl::string_view why) override;
+
+  // DnsFrontListener.
+  void OnDnsQuery(const dns::DnsQueryInfo& query) override;
+  void OnUpstreamHealth(const std::string& upstream, bool up,
+                        absl::string_view why) override;
+  void OnDnsFailedOpen(absl::string_view group) override;
 
  private:
   Loop(const Config& config, Platform platform, const SipHashKey& hash_key,
@@ -101,13 +121,14 @@ class Loop final : public Engine, public ForwardListener {
   void Fail(int error);
   void RunPosted();
   uint32_t FlowLimit() const;
+  uint32_t DnsShare() const;
   TcpForwarder::Options ForwarderOptions() const;
   UdpForwarder::Options UdpOptions() const;
   IcmpResponder::Options IcmpOptions() const;
   Reassembler::Options FragmentOptions() const;
   IcmpForwarder::Options EchoOptions() const;
   TcpEngine::Options EngineOptions(const SipHashKey& isn_key) const;
-  void ApplyProtectors();
+  std::vector<std::unique_ptr<Protector>> MakeProtectors() const;
 
   Config config_;
   Platform platform_;
@@ -126,6 +147,8 @@ class Loop final : public Engine, public ForwardListener {
   Dialer dialer_;
   IcmpResponder icmp_;
   Reassembler reassembler_;
+  std::unique_ptr<DnsFront> dns_;
+  std::set<int> lent_;  // by OpenSocket()
   std::unique_ptr<TcpEngine> tcp_engine_;
   std::unique_ptr<TcpForwarder> tcp_;
   std::unique_ptr<UdpForwarder> udp_;

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "core/dns/query_log.h"
 #include "core/flow/flow_info.h"
 
 namespace netstack {
@@ -33,7 +34,13 @@ namespace netstack {
   X(kFlowPoisoned, "FLOW_POISONED", "an lwIP assertion failed on a flow")   \
   X(kPingNotPermitted, "PING_NOT_PERMITTED",                                  \
     "an echo was refused: the system permits no ping sockets; at most "       \
-    "once a second")
+    "once a second")                                                            \
+  X(kUpstreamDown, "UPSTREAM_DOWN", "a DNS upstream does not answer")         \
+  X(kUpstreamUp, "UPSTREAM_UP", "a DNS upstream answers again")               \
+  X(kFailOpen, "FAIL_OPEN",                                                   \
+    "a query was asked in the clear; told at most every 10 s")                \
+  X(kListRefused, "LIST_REFUSED", "a blocklist could not be used")            \
+  X(kListsLoaded, "LISTS_LOADED", "blocklists were read and are in use")
 
 enum class EventType : uint8_t {
 #define NETSTACK_X(id, name, text) id,
@@ -45,7 +52,7 @@ inline constexpr std::array kEventTypeNames = {
     NETSTACK_EVENT_TYPES(NETSTACK_X)
 #undef NETSTACK_X
 };
-static_assert(static_cast<size_t>(EventType::kPingNotPermitted) + 1 ==
+static_assert(static_cast<size_t>(EventType::kListsLoaded) + 1 ==
               kEventTypeNames.size());
 constexpr absl::string_view EventTypeName(EventType t) {
   return kEventTypeNames[static_cast<size_t>(t)];
@@ -63,6 +70,8 @@ class Observer {
   virtual ~Observer() = default;
   virtual void OnFlow(FlowChange change, const FlowInfo& flow) = 0;
   virtual void OnEvent(const Event& event) = 0;
+  // Only after Engine::SetQueryLog(true): a query was answered.
+  virtual void OnDnsQuery(const dns::DnsQueryInfo& /*query*/) {}
   // The engine ended by itself (the TUN is gone): nothing more will come, and
   // Stop() is still to be called.
   virtual void OnFailed(const absl::Status& why) = 0;

@@ -6,7 +6,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/mutex.h"
+#include "core/engine/dns_lists.h"
 #include "core/engine/loop.h"
+#include "core/platform/system_dns.h"
 #include "core/platform/thread.h"
 
 namespace netstack {
@@ -33,6 +35,9 @@ struct Runtime::State {
   std::thread thread;
   Mutex mutex;
   bool stopped ABSL_GUARDED_BY(mutex) = false;
+  SipHashKey lists_key;  // of the names in blocklists
+  Mutex loader_mutex;
+  std::thread loader ABSL_GUARDED_BY(loader_mutex);
 };
 
 absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Start(const Config& config,
@@ -43,6 +48,7 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Start(const Config& config,
   platform.clock = std::make_unique<SystemClock>();
   platform.sockets = NewSockets();
   platform.datagrams = NewDatagrams();
+  platform.system_dns = NewSystemDns();
   absl::StatusOr<std::unique_ptr<Poller>> poller = NewPoller();
   if (!poller.ok()) return poller.status();
   platform.poller = *std::move(poller);
@@ -57,13 +63,25 @@ absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Start(const Config& config,
   platform.tun = *std::move(tun);
 
   std::random_device device;
-  const Loop::Secrets secrets{RandomKey(device), RandomKey(device)};
+  const Loop::Secrets secrets{RandomKey(device), RandomKey(device),
+                              RandomKey(device)};
   absl::StatusOr<std::unique_ptr<Loop>> loop =
       Loop::Create(config, std::move(platform), secrets, observer);
   if (!loop.ok()) return loop.status();
 
   auto state = std::make_unique<State>();
   state->loop = *std::move(loop);
+  state->lists_key = RandomKey(device);
+  if (!config.dns.blocklists.empty()) {
+    // Before the first packet, so that no name passes unfiltered. A list that
+    // cannot be read is no reason to have no network.
+    DnsLists lists = LoadDnsLists(config.dns.blocklists, state->lists_key);
+    if (!lists.problem.ok()) {
+      observer->OnEvent({EventType::kListRefused,
+                         std::string(lists.problem.message()), 0});
+    }
+    state->loop->SetDnsLists(std::move(lists));
+  }
   if (plain) {
     observer->OnEvent({EventType::kOffloadUnavailable,
                        "the TUN has no super-segments; it is used plain", 0});
@@ -83,6 +101,34 @@ bool Runtime::Post(absl::AnyInvocable<void(Engine&)> fn) {
   return state_->loop->Post(std::move(fn));
 }
 
+void Runtime::LoadLists(std::vector<DnsBlocklistConfig> lists,
+                        ListsDone done) {
+  MutexLock lock(state_->loader_mutex);
+  if (state_->loader.joinable()) state_->loader.join();
+  state_->loader = std::thread([state = state_.get(), lists = std::move(lists),
+                                done = std::move(done)]() mutable {
+    NameThisThread("netstack-lists");
+    DnsLists loaded = LoadDnsLists(lists, state->lists_key);
+    if (!loaded.problem.ok()) return done(loaded.problem);
+    std::vector<DnsListInfo> infos = loaded.infos;
+    auto used = std::make_shared<std::promise<void>>();
+    std::future<void> in_use = used->get_future();
+    const bool posted = state->loop->Post(
+        [used, loaded = std::move(loaded)](Engine& e) mutable {
+          e.SetDnsLists(std::move(loaded));
+          used->set_value();
+        });
+    used.reset();
+    try {
+      if (!posted) throw std::future_error(std::future_errc::broken_promise);
+      in_use.get();
+      done(std::move(infos));
+    } catch (const std::future_error&) {  // destroyed without being run
+      done(absl::UnavailableError("the stack is stopping"));
+    }
+  });
+}
+
 void Runtime::Stop() {
   MutexLock lock(state_->mutex);
   if (state_->stopped) return;
@@ -91,6 +137,8 @@ void Runtime::Stop() {
   // What is still posted is destroyed unrun, so that whoever waits for it is
   // told. The loop object stays: Post() may be under way in another thread.
   state_->thread.join();
+  MutexLock loader_lock(state_->loader_mutex);
+  if (state_->loader.joinable()) state_->loader.join();
 }
 
 }  // namespace netstack

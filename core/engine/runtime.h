@@ -15,6 +15,7 @@
 #include <memory>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
@@ -57,6 +58,15 @@ class Runtime {
       return absl::UnavailableError("the stack is stopping");
     }
   }
+
+  // Any thread but the loop's. Reads blocklists on a thread of their own and
+  // puts them to use; when one of them cannot be read, all that are in use
+  // stay. `done` runs on that thread: the lists in use now, or
+  // FAILED_PRECONDITION, or UNAVAILABLE when the engine stops first. Waits for
+  // a load that is under way.
+  using ListsDone =
+      absl::AnyInvocable<void(absl::StatusOr<std::vector<DnsListInfo>>)>;
+  void LoadLists(std::vector<DnsBlocklistConfig> lists, ListsDone done);
 
   // Any thread but the loop's; idempotent. Resets every flow, closes every
   // socket and the TUN, ends the thread.

@@ -8,6 +8,7 @@
 
 #include "core/base/drop_reason.h"
 #include "core/base/time.h"
+#include "core/engine/dns_front.h"
 #include "core/flow/stats.h"
 
 namespace netstack {
@@ -29,6 +30,7 @@ struct Stats {
   DialStats dial;
   MemoryStats memory;
   LoopStats loop;
+  DnsFrontStats dns;
   uint32_t flow_limit = 0;        // gauge: flows that may be open at once
   uint32_t descriptors_used = 0;  // gauge: host-side sockets
   std::array<uint64_t, kDropReasonCount> drops{};  // packets, by DropReason

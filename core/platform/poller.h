@@ -23,6 +23,7 @@ struct PollToken {
     kEcho = 4,
     kDns = 5,
     kProtect = 6,
+    kDnsStream = 7,  // an app's connection to port 53, on its inner end
   };
   Kind kind = Kind::kWake;
   uint32_t generation = 0;  // 24 bits

@@ -290,6 +290,99 @@ TEST_F(AppTest, EventsEndAtTheMarkUnlessWatched) {
   EXPECT_THAT(Ctl({"events", "--watch"}).out, HasSubstr("later"));
 }
 
+TEST_F(AppTest, StopSendsThePinAsItWasTyped) {
+  EXPECT_THAT(Ctl({"stop", "--pin", "0042"}).out, HasSubstr("Stopped."));
+  EXPECT_EQ(service_.stop_request.pin(), "0042");
+  EXPECT_FALSE(service_.stop_request.restart());
+  EXPECT_THAT(Ctl({"stop", "--restart"}).out,
+              HasSubstr("Stopped and started."));
+  EXPECT_TRUE(service_.stop_request.restart());
+}
+
+TEST_F(AppTest, DnsLogIsALineForEachQuery) {
+  service_.query_messages.push_back(
+      Parse<netstack::v1::WatchQueriesResponse>(
+          "queries { time { seconds: 3600 } app { address: '10.0.0.2' } "
+          "  name: 'ads.example' type: 65 "
+          "  verdict: DNS_VERDICT_BLOCKED_BY_LIST matched: 'ads: ads.example' "
+          "  latency { nanos: 20000 } } "
+          "queries { name: 'a.example' type: 1 verdict: DNS_VERDICT_RESOLVED "
+          "  upstream: 'https://dns.example/q' addresses: '192.0.2.1' "
+          "  addresses: '192.0.2.2' } "
+          "queries { name: 'b.example' type: 28 verdict: DNS_VERDICT_FAILED "
+          "  rcode: 2 }"));
+  service_.query_messages.push_back(
+      Parse<netstack::v1::WatchQueriesResponse>("lost: 4"));
+  const Result result =
+      Ctl({"dns", "log", "example", "--filtered", "--app", "10.0.0.0/8"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("01:00:00"));
+  EXPECT_THAT(result.out, HasSubstr("HTTPS"));
+  EXPECT_THAT(result.out, HasSubstr("blocked-by-list"));
+  EXPECT_THAT(result.out, HasSubstr("ads: ads.example"));
+  EXPECT_THAT(result.out, HasSubstr("192.0.2.1 +1"));
+  EXPECT_THAT(result.out, HasSubstr("SERVFAIL"));
+  EXPECT_THAT(result.out, HasSubstr("lost 4 queries"));
+  EXPECT_EQ(service_.queries_request.name_suffix(), "example");
+  EXPECT_EQ(service_.queries_request.app(), "10.0.0.0/8");
+  EXPECT_TRUE(service_.queries_request.only_filtered());
+  const Result json = Ctl({"dns", "log", "--json"});
+  EXPECT_THAT(json.out, HasSubstr("\"name\":\"ads.example\""));
+}
+
+TEST_F(AppTest, DnsExplainTellsNamesFromAddresses) {
+  service_.explained = Parse<netstack::v1::ExplainResponse>(
+      "verdict: DNS_VERDICT_RESOLVED group: 'up' upstreams: '192.0.2.1' "
+      "reasons: 'nothing mentions the name'");
+  Result result =
+      Ctl({"dns", "explain", "a.example", "--type", "aaaa", "--app", "fd::1"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("a.example: resolved"));
+  EXPECT_THAT(result.out, HasSubstr("nothing mentions the name"));
+  EXPECT_THAT(result.out, HasSubstr("Group up would be asked: 192.0.2.1."));
+  EXPECT_EQ(service_.explain_request.type(), 28u);
+  EXPECT_EQ(service_.explain_request.app(), "fd::1");
+  service_.explained.Clear();
+  for (const char* address :
+       {"192.0.2.1", "192.0.2.1:443", "2001:db8::1", "[2001:db8::1]:443"}) {
+    result = Ctl({"dns", "explain", address, "--udp"});
+    EXPECT_THAT(result.out, HasSubstr("refused"));
+    EXPECT_EQ(service_.explain_request.address(), address);
+    EXPECT_EQ(service_.explain_request.protocol(), netstack::v1::PROTOCOL_UDP);
+  }
+  EXPECT_EQ(Ctl({"dns", "explain", "a", "--type", "BOGUS"}).code, 2);
+}
+
+TEST_F(AppTest, DnsFlushNeedsANameOrAll) {
+  EXPECT_EQ(Ctl({"dns", "flush"}).code, 2);
+  EXPECT_EQ(Ctl({"dns", "flush", "a", "--all"}).code, 2);
+  EXPECT_EQ(Ctl({"dns", "flush", "--subdomains", "--all"}).code, 2);
+  EXPECT_THAT(Ctl({"dns", "flush", "a.example", "--subdomains"}).out,
+              HasSubstr("Forgot 3 answers."));
+  EXPECT_EQ(service_.flush_request.name(), "a.example");
+  EXPECT_TRUE(service_.flush_request.subdomains());
+  EXPECT_EQ(Ctl({"dns", "flush", "--all"}).code, 0);
+  EXPECT_TRUE(service_.flush_request.all());
+}
+
+TEST_F(AppTest, DnsUpstreamsAndReload) {
+  service_.upstreams = Parse<netstack::v1::GetUpstreamsResponse>(
+      "upstreams { address: 'tls://dns.example' groups: 'a' groups: 'b' "
+      "  up: true latency { nanos: 12000000 } queries: 5 } "
+      "upstreams { address: '192.0.2.9' last_error: 'refused' } "
+      "lists { name: 'ads' names: 1000000 }");
+  Result result = Ctl({"dns", "upstreams"});
+  EXPECT_THAT(result.out, HasSubstr("tls://dns.example"));
+  EXPECT_THAT(result.out, HasSubstr("a,b"));
+  EXPECT_THAT(result.out, HasSubstr("down"));
+  EXPECT_THAT(result.out, HasSubstr("refused"));
+  EXPECT_THAT(result.out, HasSubstr("BLOCKLIST"));
+  service_.reloaded = Parse<netstack::v1::ReloadListsResponse>(
+      "lists { name: 'ads' names: 1 exceptions: 2 skipped_lines: 3 }");
+  EXPECT_EQ(Ctl({"dns", "reload"}).out,
+            "ads: 1 name, 2 exceptions, 3 lines skipped\n");
+}
+
 TEST_F(AppTest, RefusalsNameEveryField) {
   service_.refusal = BadFieldRefusal("The config is refused.");
   const Result result = Ctl({"config", "set", "tun.mtu=1"});

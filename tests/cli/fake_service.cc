@@ -25,8 +25,9 @@ class FakeService::Netstack : public v1::NetstackService::Service {
     *response->mutable_status() = fake_->status;
     return fake_->Answer(context);
   }
-  Status Stop(ServerContext* context, const v1::StopRequest*,
+  Status Stop(ServerContext* context, const v1::StopRequest* request,
               v1::StopResponse* response) override {
+    fake_->stop_request = *request;
     response->set_stopped(true);
     return fake_->Answer(context);
   }
@@ -112,9 +113,49 @@ class FakeService::Flows : public v1::FlowService::Service {
   FakeService* const fake_;  // Owns this.
 };
 
+class FakeService::Dns : public v1::DnsService::Service {
+ public:
+  explicit Dns(FakeService* fake) : fake_(fake) {}
+
+  Status WatchQueries(
+      ServerContext* context, const v1::WatchQueriesRequest* request,
+      grpc::ServerWriter<v1::WatchQueriesResponse>* writer) override {
+    fake_->queries_request = *request;
+    for (const auto& message : fake_->query_messages) writer->Write(message);
+    return fake_->End(context);
+  }
+  Status Explain(ServerContext* context, const v1::ExplainRequest* request,
+                 v1::ExplainResponse* response) override {
+    fake_->explain_request = *request;
+    *response = fake_->explained;
+    return fake_->Answer(context);
+  }
+  Status FlushCache(ServerContext* context,
+                    const v1::FlushCacheRequest* request,
+                    v1::FlushCacheResponse* response) override {
+    fake_->flush_request = *request;
+    response->set_answers(3);
+    return fake_->Answer(context);
+  }
+  Status ReloadLists(ServerContext* context, const v1::ReloadListsRequest*,
+                     v1::ReloadListsResponse* response) override {
+    *response = fake_->reloaded;
+    return fake_->Answer(context);
+  }
+  Status GetUpstreams(ServerContext* context, const v1::GetUpstreamsRequest*,
+                      v1::GetUpstreamsResponse* response) override {
+    *response = fake_->upstreams;
+    return fake_->Answer(context);
+  }
+
+ private:
+  FakeService* const fake_;  // Owns this.
+};
+
 FakeService::FakeService()
     : netstack_(std::make_unique<Netstack>(this)),
-      flows_service_(std::make_unique<Flows>(this)) {
+      flows_service_(std::make_unique<Flows>(this)),
+      dns_service_(std::make_unique<Dns>(this)) {
   // Not TempDir(): a socket's path must be short.
   char directory[] = "/tmp/netstackctl-test-XXXXXX";
   directory_ = mkdtemp(directory) != nullptr ? directory : "/nonexistent";
@@ -124,6 +165,7 @@ FakeService::FakeService()
                            grpc::InsecureServerCredentials());
   builder.RegisterService(netstack_.get());
   builder.RegisterService(flows_service_.get());
+  builder.RegisterService(dns_service_.get());
   server_ = builder.BuildAndStart();
   EXPECT_NE(server_, nullptr) << "cannot listen at " << socket_;
 }

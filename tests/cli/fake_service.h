@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "grpcpp/grpcpp.h"
+#include "netstack/v1/dns_service.grpc.pb.h"
 #include "netstack/v1/flow_service.grpc.pb.h"
 #include "netstack/v1/netstack_service.grpc.pb.h"
 
@@ -36,6 +37,10 @@ class FakeService {
   uint32_t page = 1000;                   // Flows per page, whatever is asked.
   std::vector<netstack::v1::WatchFlowsResponse> flow_messages;
   std::vector<netstack::v1::WatchEventsResponse> event_messages;
+  std::vector<netstack::v1::WatchQueriesResponse> query_messages;
+  netstack::v1::ExplainResponse explained;
+  netstack::v1::GetUpstreamsResponse upstreams;
+  netstack::v1::ReloadListsResponse reloaded;
   int readings = 2;         // Of WatchStats.
   bool streams_end = true;  // With `stream_end`; else they wait for the caller.
   grpc::Status stream_end;
@@ -46,10 +51,15 @@ class FakeService {
   netstack::v1::UpdateConfigRequest update_request;
   netstack::v1::CloseFlowsRequest close_request;
   netstack::v1::ListFlowsRequest list_request;
+  netstack::v1::StopRequest stop_request;
+  netstack::v1::ExplainRequest explain_request;
+  netstack::v1::FlushCacheRequest flush_request;
+  netstack::v1::WatchQueriesRequest queries_request;
 
  private:
   class Netstack;
   class Flows;
+  class Dns;
 
   // What a unary call does before it answers.
   grpc::Status Answer(grpc::ServerContext* context);
@@ -60,6 +70,7 @@ class FakeService {
   std::string socket_;
   std::unique_ptr<Netstack> netstack_;
   std::unique_ptr<Flows> flows_service_;
+  std::unique_ptr<Dns> dns_service_;
   std::unique_ptr<grpc::Server> server_;
 };
 

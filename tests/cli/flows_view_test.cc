@@ -71,7 +71,8 @@ TEST(ParseFilterTest, FillsEveryField) {
                                    .app_port = "40000",
                                    .remote = "192.0.2.1:443",
                                    .remote_port = "",
-                                   .active_within = "30s"});
+                                   .active_within = "30s",
+                                   .name = "example.com"});
   ASSERT_TRUE(filter.ok()) << filter.status();
   EXPECT_EQ(filter->id(), 7u);
   EXPECT_EQ(filter->protocol(), netstack::v1::PROTOCOL_TCP);
@@ -81,6 +82,7 @@ TEST(ParseFilterTest, FillsEveryField) {
   EXPECT_EQ(filter->remote(), "192.0.2.1");
   EXPECT_EQ(filter->remote_port(), 443u);
   EXPECT_EQ(filter->active_within().seconds(), 30);
+  EXPECT_EQ(filter->name_suffix(), "example.com");
 }
 
 TEST(ParseFilterTest, EmptyTextIsAnEmptyFilter) {

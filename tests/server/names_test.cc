@@ -6,11 +6,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/drop_reason.h"
+#include "core/dns/query_log.h"
 #include "core/engine/observer.h"
 #include "core/flow/flow_info.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/descriptor.pb.h"
 #include "gtest/gtest.h"
+#include "netstack/v1/dns_service.pb.h"
 #include "netstack/v1/events.pb.h"
 #include "netstack/v1/flow.pb.h"
 #include "netstack/v1/flow_service.pb.h"
@@ -56,6 +58,10 @@ TEST(Names, EventTypes) {
   ExpectMirrors(v1::EventType_descriptor(), "EVENT_TYPE_", kEventTypeNames,
                 100);
 }
+TEST(Names, DnsVerdicts) {
+  ExpectMirrors(v1::DnsVerdict_descriptor(), "DNS_VERDICT_",
+                dns::kDnsVerdictNames, kNone);
+}
 TEST(Names, FlowChanges) {
   EXPECT_EQ(static_cast<int>(FlowChange::kOpened) + 1,
             v1::FLOW_CHANGE_TYPE_OPENED);
@@ -84,6 +90,9 @@ TEST(Protoset, HoldsTheServicesAndAllTheyImport) {
   const auto* flows = pool.FindServiceByName("netstack.v1.FlowService");
   ASSERT_NE(netstack, nullptr);
   ASSERT_NE(flows, nullptr);
+  const auto* dns = pool.FindServiceByName("netstack.v1.DnsService");
+  ASSERT_NE(dns, nullptr);
+  EXPECT_EQ(dns->method_count(), 5);
   EXPECT_EQ(netstack->method_count(), 8);
   EXPECT_EQ(flows->method_count(), 3);
   google::protobuf::SourceLocation where;

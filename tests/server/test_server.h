@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "google/rpc/error_details.pb.h"
+#include "netstack/v1/dns_service.grpc.pb.h"
 #include "netstack/v1/flow_service.grpc.pb.h"
 #include "netstack/v1/netstack_service.grpc.pb.h"
 #include "server/control_server.h"

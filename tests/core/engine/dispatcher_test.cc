@@ -12,10 +12,19 @@
 namespace netstack::test {
 namespace {
 
+class NobodyListens final : public DnsFrontListener {
+ public:
+  void OnDnsQuery(const dns::DnsQueryInfo&) override {}
+  void OnUpstreamHealth(const std::string&, bool, absl::string_view) override {
+  }
+  void OnDnsFailedOpen(absl::string_view) override {}
+};
 Dispatcher::Parts PartsOf(Rig& rig, TunStats& stats,
-                          IcmpForwarder* echoes = nullptr) {
+                          IcmpForwarder* echoes = nullptr,
+                          DnsFront* dns = nullptr) {
   Dispatcher::Parts parts;
   parts.echoes = echoes;
+  parts.dns = dns;
   parts.tcp = rig.tcp.get();
   parts.udp = rig.udp.get();
   parts.reassembler = &rig.reassembler;
@@ -38,7 +47,7 @@ class Dispatch : public testing::TestWithParam<const Family*> {
   Dispatch()
       : dispatcher(
             {*IpPrefix::Parse("10.0.0.0/24"), *IpPrefix::Parse("fd00::/64")},
-            PartsOf(rig, stats, &echoes)) {
+            PartsOf(rig, stats, &echoes, &dns)) {
     dispatcher.set_now(rig.now());
   }
   ~Dispatch() override { echoes.Shutdown(rig.now()); }
@@ -80,9 +89,21 @@ class Dispatch : public testing::TestWithParam<const Family*> {
     EXPECT_TRUE(rig.tun.written().empty());
   }
 
+  DnsFront::Parts DnsParts() {
+    DnsFront::Parts parts;
+    parts.sockets = &rig.sockets;
+    parts.poller = &rig.poller;
+    parts.writer = &rig.writer;
+    parts.drops = &rig.drops;
+    parts.listener = &listener;
+    return parts;
+  }
+
   Rig rig;
   IcmpForwarder echoes{EchoParts(), {}, SipHashKey{9, 10}};
   TunStats stats;
+  NobodyListens listener;
+  DnsFront dns{DnsParts(), Config{}, SipHashKey{5, 6}, rig.now()};
   Dispatcher dispatcher;
 
  private:
@@ -145,9 +166,35 @@ TEST_P(Dispatch, UdpChecksumIsVerified) {
   ExpectSilentlyDropped(DropReason::kBadTransportChecksum);
 }
 
-TEST_P(Dispatch, DnsIsRefusedByItsOwnName) {
+TEST_P(Dispatch, DnsGoesToTheResolver) {
+  // A query without a question, which is answered at once: FORMERR.
+  Give(Ip(ip_protocol::kUdp,
+          Hex("9c40 0035 0014 0000 1234 0100 0000 0000 0000 0000")),
+       ChecksumTrust::kTrusted);
+  EXPECT_EQ(dns.stats().asked.malformed, 1u);
+  const std::vector<Reply> replies = rig.TakeReplies();
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].packet.source, family().remote);
+  EXPECT_EQ(replies[0].packet.destination, family().app);
+  const Bytes udp = replies[0].packet.transport;
+  ASSERT_EQ(udp.size(), 20u);
+  EXPECT_EQ(Load16(&udp[0]), 53);
+  EXPECT_EQ(Load16(&udp[2]), 0x9C40);
+  EXPECT_EQ(Load16(&udp[8]), 0x1234);
+  EXPECT_EQ(Load16(&udp[10]) & 0x800F, 0x8001);  // an answer, FORMERR
+}
+
+TEST_P(Dispatch, WhatIsNoDnsIsDroppedAtPort53) {
+  Give(Ip(ip_protocol::kUdp, Udp(53)), ChecksumTrust::kTrusted);
+  ExpectSilentlyDropped(DropReason::kDnsNotQuery);
+}
+
+TEST_P(Dispatch, WithoutTheResolverPort53IsLikeAnyOther) {
+  Config config;
+  config.dns.enabled = false;
+  dns.Configure(config, 0, rig.now());
   Give(Ip(ip_protocol::kUdp, Udp(53)));
-  ExpectRefused(DropReason::kDnsUnsupported);
+  EXPECT_EQ(rig.sockets.all().size(), 1u) << "the UDP forwarder's";
 }
 
 TEST_P(Dispatch, UdpTooShortForItsHeader) {
@@ -389,11 +436,11 @@ TEST_P(Dispatch, ChecksumIsVerifiedUnlessVouchedFor) {
 }
 
 TEST_P(Dispatch, RefusalsAreRateLimited) {
-  for (int i = 0; i < 60; ++i) Give(Ip(ip_protocol::kUdp, Udp(53)));
+  for (int i = 0; i < 60; ++i) Give(Ip(99, Hex("00")));
   const size_t sent = rig.tun.written().size();
   EXPECT_GT(sent, 15u);
   EXPECT_LE(sent, 25u);
-  EXPECT_EQ(rig.dropped(DropReason::kDnsUnsupported), 60u);
+  EXPECT_EQ(rig.dropped(DropReason::kUnknownProtocol), 60u);
   EXPECT_EQ(rig.dropped(DropReason::kIcmpRateLimited), 60 - sent);
 }
 

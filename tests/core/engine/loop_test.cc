@@ -272,6 +272,7 @@ TEST_F(LoopTest, PressureIsToldAtMostOnceASecond) {
 
 TEST_F(LoopTest, DescriptorsAreKeptBack) {
   Config config;
+  config.dns.enabled = false;  // whose share comes off first
   config.limits.reserved_descriptors = 1000;
   Start(config);  // 1024 of the scripted sockets
   EXPECT_EQ(loop->GetInfo().flow_limit, 24u);
@@ -282,6 +283,12 @@ TEST_F(LoopTest, DescriptorsAreKeptBack) {
   config.limits.reserved_descriptors = 0;
   loop->ApplyConfig(config);
   EXPECT_EQ(loop->GetInfo().flow_limit, 1024u - 128);
+  config.dns.enabled = true;
+  loop->ApplyConfig(config);
+  EXPECT_EQ(loop->GetInfo().flow_limit, 1024u - 128 - 128);
+  config.dns.limits.reserved_descriptors = 24;
+  loop->ApplyConfig(config);
+  EXPECT_EQ(loop->GetInfo().flow_limit, 1024u - 128 - 24);
 }
 
 TEST_F(LoopTest, ProtectionAppliesToTheNextSocket) {
