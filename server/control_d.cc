@@ -57,15 +57,14 @@ std::vector<IpAddress> AddressesOf(absl::string_view url) {
 // Whole, or not at all; for the owner only.
 absl::Status WriteFile(const std::string& path, const std::string& text) {
   const std::string temporary = path + ".new";
-  const int fd = open(temporary.c_str(),
-                      O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
-                      0600);
+  const int fd =
+      open(temporary.c_str(),
+           O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0) return absl::ErrnoToStatus(errno, temporary);
-  const bool written =
-      fchmod(fd, 0600) == 0 &&
-      write(fd, text.data(), text.size()) ==
-          static_cast<ssize_t>(text.size()) &&
-      fsync(fd) == 0;
+  const bool written = fchmod(fd, 0600) == 0 &&
+                       write(fd, text.data(), text.size()) ==
+                           static_cast<ssize_t>(text.size()) &&
+                       fsync(fd) == 0;
   close(fd);
   if (!written || rename(temporary.c_str(), path.c_str()) != 0) {
     const absl::Status status = absl::ErrnoToStatus(errno, path);
@@ -116,8 +115,8 @@ void ControlD::Begin(const ControlDConfig& config) {
   std::optional<ControlDResolver> kept = ReadState(config.state_file);
   MutexLock lock(mu_);
   // What another configuration led to is no use.
-  const std::string wanted = config.resolver_id.substr(
-      0, config.resolver_id.find('/'));
+  const std::string wanted =
+      config.resolver_id.substr(0, config.resolver_id.find('/'));
   if (kept && !wanted.empty() && kept->uid != wanted) kept.reset();
   if (!kept && known_ && config == config_) kept = known_;
   config_ = config;
@@ -158,11 +157,11 @@ Duration ControlD::Fetch(uint64_t run, std::chrono::milliseconds timeout) {
     config = config_;
     known = known_;
   }
-  const std::vector<IpAddress> addresses =
-      config.api_addresses.empty() ? AddressesOf(config.api_url)
-                                   : config.api_addresses;
-  const auto fetched = FetchResolver(config, UidOf(config, known), addresses,
-                                     sockets_, timeout);
+  const std::vector<IpAddress> addresses = config.api_addresses.empty()
+                                               ? AddressesOf(config.api_url)
+                                               : config.api_addresses;
+  const auto fetched =
+      FetchResolver(config, UidOf(config, known), addresses, sockets_, timeout);
   bool tell = false;
   {
     MutexLock lock(mu_);
@@ -179,10 +178,10 @@ Duration ControlD::Fetch(uint64_t run, std::chrono::milliseconds timeout) {
   if (fetched.ok()) {
     if (!tell) return config.refetch_interval;
     Keep(config, *fetched);
-    events_->Add(v1::EVENT_TYPE_CONTROL_D_PROVISIONED,
-                 absl::StrCat("Control D's resolver is in use",
-                              fetched->pin ? ", with a deactivation PIN." :
-                                             "."));
+    events_->Add(
+        v1::EVENT_TYPE_CONTROL_D_PROVISIONED,
+        absl::StrCat("Control D's resolver is in use",
+                     fetched->pin ? ", with a deactivation PIN." : "."));
     changed_();
     return config.refetch_interval;
   }
@@ -190,9 +189,8 @@ Duration ControlD::Fetch(uint64_t run, std::chrono::milliseconds timeout) {
                                                     std::chrono::minutes(1))
                                : Duration(kRetry);
   if (!tell) return again;
-  events_->Add(IsDeviceGone(fetched.status())
-                   ? v1::EVENT_TYPE_DEVICE_GONE
-                   : v1::EVENT_TYPE_CONTROL_D_FAILED,
+  events_->Add(IsDeviceGone(fetched.status()) ? v1::EVENT_TYPE_DEVICE_GONE
+                                              : v1::EVENT_TYPE_CONTROL_D_FAILED,
                std::string(fetched.status().message()));
   return again;
 }
@@ -228,9 +226,8 @@ void ControlD::Apply(DnsConfig& dns) const {
   Header("x-cd-ip", config_.client_ip, upstream);
   Header("x-cd-mac", config_.client_mac, upstream);
   Header("x-cd-os", config_.client_os, upstream);
-  std::erase_if(dns.groups, [](const DnsGroupConfig& g) {
-    return g.name == kGroup;
-  });
+  std::erase_if(dns.groups,
+                [](const DnsGroupConfig& g) { return g.name == kGroup; });
   dns.groups.push_back(std::move(group));
   dns.default_group = kGroup;
   if (known_->exclude.empty()) return;

@@ -67,7 +67,7 @@ class ControlD {
   mutable Mutex mu_;
   ControlDConfig config_ ABSL_GUARDED_BY(mu_);  // of the run
   std::optional<ControlDResolver> known_ ABSL_GUARDED_BY(mu_);
-  uint64_t run_ ABSL_GUARDED_BY(mu_) = 0;  // counts Begin() and End()
+  uint64_t run_ ABSL_GUARDED_BY(mu_) = 0;      // counts Begin() and End()
   bool active_ ABSL_GUARDED_BY(mu_) = false;   // between Begin() and End()
   bool failing_ ABSL_GUARDED_BY(mu_) = false;  // told by an event
   bool gone_ ABSL_GUARDED_BY(mu_) = false;     // told by an event

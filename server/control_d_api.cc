@@ -90,14 +90,13 @@ std::optional<std::string> Pin(const Struct& s) {
 absl::Status Refused(const Struct& answer, long http) {
   const Struct& error = Part(answer, "error");
   const auto code = error.fields().find("code");
-  const int number =
-      code == error.fields().end()
-          ? 0
-          : static_cast<int>(code->second.number_value());
-  std::string message = absl::StrCat(
-      "Control D's API refuses (HTTP ", http,
-      number == 0 ? "" : absl::StrCat(", code ", number), "): ",
-      Text(error, "message"));
+  const int number = code == error.fields().end()
+                         ? 0
+                         : static_cast<int>(code->second.number_value());
+  std::string message =
+      absl::StrCat("Control D's API refuses (HTTP ", http,
+                   number == 0 ? "" : absl::StrCat(", code ", number),
+                   "): ", Text(error, "message"));
   if (number != kDeviceGoneCode) return absl::PermissionDeniedError(message);
   absl::Status gone = absl::NotFoundError(message);
   gone.SetPayload(kGonePayload, absl::Cord("1"));
@@ -179,9 +178,8 @@ absl::StatusOr<ControlDResolver> Post(const ControlDConfig& config,
   const std::unique_ptr<CURL, CurlDeleter> curl(curl_easy_init());
   if (curl == nullptr) return absl::ResourceExhaustedError("no memory");
   CURL* c = curl.get();
-  const std::string url = absl::StrCat(config.api_url,
-                                       "/utility?platform=ctrld&version=",
-                                       NETSTACK_VERSION);
+  const std::string url = absl::StrCat(
+      config.api_url, "/utility?platform=ctrld&version=", NETSTACK_VERSION);
   std::string answer;
   char error[CURL_ERROR_SIZE] = {};
   List headers, resolve;
@@ -222,9 +220,9 @@ absl::StatusOr<ControlDResolver> Post(const ControlDConfig& config,
   curl_easy_setopt(c, CURLOPT_XFERINFODATA, user);
   const CURLcode result = curl_easy_perform(c);
   if (result != CURLE_OK) {
-    return absl::UnavailableError(absl::StrCat(
-        "Control D's API cannot be asked: ",
-        error[0] != '\0' ? error : curl_easy_strerror(result)));
+    return absl::UnavailableError(
+        absl::StrCat("Control D's API cannot be asked: ",
+                     error[0] != '\0' ? error : curl_easy_strerror(result)));
   }
   long http = 0;
   curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &http);

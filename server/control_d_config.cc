@@ -67,8 +67,8 @@ void Check(const ControlDConfig& c, std::vector<ConfigProblem>& problems) {
     check.Fail("provision_token", "not beside resolver_id.");
   }
   for (const char* field : {"resolver_id", "provision_token"}) {
-    const std::string& secret = field[0] == 'r' ? c.resolver_id
-                                                : c.provision_token;
+    const std::string& secret =
+        field[0] == 'r' ? c.resolver_id : c.provision_token;
     if (secret == kSecretIsSet) {
       check.Fail(field, "stands for a secret that is set, but none is.");
     }
@@ -124,17 +124,16 @@ void ReadControlD(const v1::ControlDConfig& in, ControlDConfig& out,
     if (const auto ip = IpAddress::Parse(in.api_addresses(i))) {
       out.api_addresses.push_back(*ip);
     } else {
-      problems.push_back({absl::StrCat("control_d.api_addresses[", i, "]"),
-                          absl::StrCat("\"", in.api_addresses(i),
-                                       "\" is not an address.")});
+      problems.push_back(
+          {absl::StrCat("control_d.api_addresses[", i, "]"),
+           absl::StrCat("\"", in.api_addresses(i), "\" is not an address.")});
     }
   }
   out.ca_file = in.ca_file();
   out.state_file = in.state_file();
   if (in.has_refetch_interval() &&
       !FromProto(in.refetch_interval(), &out.refetch_interval)) {
-    problems.push_back(
-        {"control_d.refetch_interval", "not a valid duration."});
+    problems.push_back({"control_d.refetch_interval", "not a valid duration."});
   }
   out.client_host = in.client_host();
   out.client_ip = in.client_ip();
@@ -175,8 +174,7 @@ void KeepSecrets(const v1::Config& current, v1::Config& config) {
   if (to.resolver_id() == kSecretIsSet && !from.resolver_id().empty()) {
     to.set_resolver_id(from.resolver_id());
   }
-  if (to.provision_token() == kSecretIsSet &&
-      !from.provision_token().empty()) {
+  if (to.provision_token() == kSecretIsSet && !from.provision_token().empty()) {
     to.set_provision_token(from.provision_token());
   }
 }

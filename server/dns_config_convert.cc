@@ -48,8 +48,7 @@ class Reader {
   }
 
   template <typename List>
-  void Prefixes(const char* field, const List& in,
-                std::vector<IpPrefix>& out) {
+  void Prefixes(const char* field, const List& in, std::vector<IpPrefix>& out) {
     for (int i = 0; i < in.size(); ++i) {
       if (const auto prefix = IpPrefix::Parse(in.Get(i))) {
         out.push_back(*prefix);
@@ -165,9 +164,9 @@ void ReadResolver(const v1::DnsResolverConfig& in, DnsResolverConfig& out,
   if (!in.failover_rcodes().empty()) out.failover_rcodes.clear();
   for (int i = 0; i < in.failover_rcodes_size(); ++i) {
     if (in.failover_rcodes(i) > 255) {
-      read.Fail(read.Path("failover_rcodes", i),
-                absl::StrCat(in.failover_rcodes(i),
-                             " is not between 1 and 23."));
+      read.Fail(
+          read.Path("failover_rcodes", i),
+          absl::StrCat(in.failover_rcodes(i), " is not between 1 and 23."));
     } else {
       out.failover_rcodes.push_back(
           static_cast<uint8_t>(in.failover_rcodes(i)));
@@ -176,8 +175,7 @@ void ReadResolver(const v1::DnsResolverConfig& in, DnsResolverConfig& out,
   if (in.has_down_after_failures()) {
     out.down_after_failures = in.down_after_failures();
   }
-  read.Time("down_after", in.has_down_after(), in.down_after(),
-            out.down_after);
+  read.Time("down_after", in.has_down_after(), in.down_after(), out.down_after);
   read.Time("probe_min", in.has_probe_min(), in.probe_min(), out.probe_min);
   read.Time("probe_max", in.has_probe_max(), in.probe_max(), out.probe_max);
   if (in.has_fail_open()) out.fail_open = in.fail_open();
@@ -403,8 +401,8 @@ void WriteDns(const DnsConfig& in, v1::DnsConfig& out) {
   for (const std::string& name : in.leaks.doh_names) {
     leaks.add_doh_names(name);
   }
-  leaks.set_block_quic(static_cast<v1::DnsQuicBlock>(
-      static_cast<int>(in.leaks.block_quic) + 1));
+  leaks.set_block_quic(
+      static_cast<v1::DnsQuicBlock>(static_cast<int>(in.leaks.block_quic) + 1));
   for (const std::string& name : in.leaks.quic_names) {
     leaks.add_quic_names(name);
   }

@@ -11,7 +11,8 @@
 
 namespace netstack::server {
 
-// Appends what is wrong to `problems`, by field path ("dns.rules[2].clients[0]").
+// Appends what is wrong to `problems`, by field path
+// ("dns.rules[2].clients[0]").
 void ReadDns(const v1::DnsConfig& in, DnsConfig& out,
              std::vector<ConfigProblem>& problems);
 

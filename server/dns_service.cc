@@ -33,8 +33,7 @@ std::string PlainName(const std::string& text) {
   return std::string(view);
 }
 
-void CheckName(const char* field, const std::string& name,
-               Problems& problems) {
+void CheckName(const char* field, const std::string& name, Problems& problems) {
   if (dns::DnsName::FromText(name)) return;
   problems.push_back({field, absl::StrCat("\"", name, "\" is not a name.")});
 }
@@ -159,8 +158,9 @@ grpc::ServerUnaryReactor* DnsServiceImpl::FlushCache(
   const bool named = !request->name().empty();
   if (!named && !request->all()) {
     problems.push_back(
-        {"all", "without a name everything is meant, which \"all\" must "
-                "say."});
+        {"all",
+         "without a name everything is meant, which \"all\" must "
+         "say."});
   } else if (named && request->all()) {
     problems.push_back({"all", "says everything, but a name says some."});
   } else if (!named && request->subdomains()) {
@@ -170,15 +170,13 @@ grpc::ServerUnaryReactor* DnsServiceImpl::FlushCache(
   }
   if (!problems.empty()) return Refuse(context, problems);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  stack_->Ask(
-      [name = request->name(), below = request->subdomains()](
-          Engine& engine, FlowHub&) {
-        return engine.FlushDnsCache(name, below);
-      },
-      [reactor, response](absl::StatusOr<size_t> flushed, uint64_t) {
-        if (flushed.ok()) response->set_answers(*flushed);
-        reactor->Finish(ToGrpc(flushed.status()));
-      });
+  stack_->Ask([name = request->name(), below = request->subdomains()](
+                  Engine& engine,
+                  FlowHub&) { return engine.FlushDnsCache(name, below); },
+              [reactor, response](absl::StatusOr<size_t> flushed, uint64_t) {
+                if (flushed.ok()) response->set_answers(*flushed);
+                reactor->Finish(ToGrpc(flushed.status()));
+              });
   return reactor;
 }
 

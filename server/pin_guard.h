@@ -46,8 +46,7 @@ class PinGuard {
     }
     const int left = locked_until_ > now ? 0 : kTries - wrong_;
     return Refusal(absl::StatusCode::kPermissionDenied, "PIN_WRONG",
-                   "The PIN is wrong.",
-                   {{"tries_left", absl::StrCat(left)}});
+                   "The PIN is wrong.", {{"tries_left", absl::StrCat(left)}});
   }
 
  private:
@@ -56,8 +55,8 @@ class PinGuard {
     size_t difference = a.size() ^ b.size();
     for (size_t i = 0; i < a.size(); ++i) {
       const char other = b.empty() ? '\0' : b[i % b.size()];
-      difference |= static_cast<size_t>(
-          static_cast<unsigned char>(a[i] ^ other));
+      difference |=
+          static_cast<size_t>(static_cast<unsigned char>(a[i] ^ other));
     }
     return difference == 0;
   }

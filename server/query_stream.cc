@@ -23,9 +23,8 @@ bool QueryFilter::Matches(const dns::DnsQueryInfo& query) const {
          absl::EndsWith(query.name, name_suffix);
 }
 
-QueryStream::QueryStream(Watches* watches,
-                         grpc::CallbackServerContext* context, Stack* stack,
-                         QueryFilter filter)
+QueryStream::QueryStream(Watches* watches, grpc::CallbackServerContext* context,
+                         Stack* stack, QueryFilter filter)
     : WatchStream(watches, context),
       stack_(stack),
       filter_(std::move(filter)),

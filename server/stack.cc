@@ -133,7 +133,10 @@ void Stack::StartNow(Done<absl::Status> done) {
   const Config config = EngineConfig(checked);
   absl::StatusOr<std::unique_ptr<Runtime>> made = factory_(config, this);
   absl::StatusOr<EngineInfo> info =
-      made.ok() ? (*made)->Call([](Engine& e) { return e.GetInfo(); })
+      made.ok() ? (*made)->Call([known = TakeKnownAddresses()](Engine& e) {
+        e.RestoreKnownAddresses(known);
+        return e.GetInfo();
+      })
                 : made.status();
   if (!info.ok()) {
     if (made.ok()) (*made)->Stop();
@@ -163,6 +166,17 @@ void Stack::StartNow(Done<absl::Status> done) {
                             info->offload ? ", super-segments." : "."));
   control_d_.Running();
   done(absl::OkStatus());
+}
+
+// What is left of what the stack before knew.
+Engine::KnownAddresses Stack::TakeKnownAddresses() {
+  Engine::KnownAddresses known = std::exchange(known_addresses_, {});
+  const Duration gone = Since(known_at_);
+  std::erase_if(known, [gone](dns::AddressPolicy::Known& k) {
+    k.left -= gone;
+    return k.left <= Duration::zero();
+  });
+  return known;
 }
 
 // The PIN first: it may have to be fetched, which is nothing to make the
@@ -270,6 +284,13 @@ bool Stack::StopNow(v1::StackState then, const std::string& failure) {
   }
   if (!runtime) return false;
   control_d_.End();
+  // Apps keep addresses; a restart is no reason to refuse what DNS answered.
+  auto known = runtime->Call(
+      [](Engine& engine) { return engine.GetKnownAddresses(); });
+  if (known.ok()) {
+    known_addresses_ = *std::move(known);
+    known_at_ = std::chrono::steady_clock::now();
+  }
   runtime->Stop();
   hub_.EndRun(StackNotRunning());
   query_hub_.EndRun(StackNotRunning());

@@ -103,6 +103,7 @@ class Stack final : public Observer {
   class Ticket;
 
   Config EngineConfig(const CheckedConfig& config) const;
+  Engine::KnownAddresses TakeKnownAddresses();
   void ControlDChanged();
   void LoadLists(Runtime& runtime, const Config& config);
   void StartNow(Done<absl::Status> done);
@@ -138,6 +139,10 @@ class Stack final : public Observer {
   google::protobuf::Timestamp stack_started_at_ ABSL_GUARDED_BY(mu_);
 
   PinGuard pin_guard_;  // the supervisor's
+  // Of the stack before: what DNS answered, and when that was told. The
+  // supervisor's.
+  Engine::KnownAddresses known_addresses_;
+  std::chrono::steady_clock::time_point known_at_{};
 
   // Last: their tasks use everything above. Control D's posts to the
   // supervisor's.

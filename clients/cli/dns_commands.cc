@@ -42,8 +42,7 @@ class LogPrinter {
       context_.out() << JsonLine(message);
     } else {
       if (message.lost() > 0) {
-        context_.out() << "lost "
-                       << Counted(message.lost(), "query", "queries")
+        context_.out() << "lost " << Counted(message.lost(), "query", "queries")
                        << ": this reader is too slow\n";
       }
       for (const DnsQuery& query : message.queries()) {
@@ -68,8 +67,8 @@ void RunLog(Context& context, const LogOptions& options) {
   const auto client = context.Connect();
   if (!client.ok()) return context.Fail(client.status());
   // The stream itself has no deadline; this finds a service that hangs.
-  const auto probe = (*client)->Call(&DnsService::Stub::GetUpstreams,
-                                     GetUpstreamsRequest());
+  const auto probe =
+      (*client)->Call(&DnsService::Stub::GetUpstreams, GetUpstreamsRequest());
   if (!probe.ok()) return context.Fail(probe.status());
   WatchQueriesRequest request;
   request.set_name_suffix(options.name);
@@ -150,8 +149,9 @@ void AddExplain(CLI::App& dns, Context& context) {
       ->required();
   command->add_option("--type", options->type, "The record type (default A)")
       ->type_name("TYPE");
-  command->add_option("--app", options->app,
-                      "The app's address, for rules that look at it")
+  command
+      ->add_option("--app", options->app,
+                   "The app's address, for rules that look at it")
       ->type_name("ADDRESS");
   command->add_flag("--udp", options->udp, "UDP to the address, not TCP");
   command->footer(
@@ -163,8 +163,7 @@ void AddExplain(CLI::App& dns, Context& context) {
   command->callback([&context, options] { RunExplain(context, *options); });
 }
 
-void RunFlush(Context& context, const std::string& name, bool below,
-              bool all) {
+void RunFlush(Context& context, const std::string& name, bool below, bool all) {
   if (name.empty() && !all) {
     return context.FailUsage("flush which answers? Name one, or say --all");
   }
@@ -202,9 +201,8 @@ void AddFlush(CLI::App& dns, Context& context) {
       "  netstackctl dns flush www.example.com\n"
       "  netstackctl dns flush example.com --subdomains\n"
       "  netstackctl dns flush --all");
-  command->callback([&context, name, below, all] {
-    RunFlush(context, *name, *below, *all);
-  });
+  command->callback(
+      [&context, name, below, all] { RunFlush(context, *name, *below, *all); });
 }
 
 void AddUpstreams(CLI::App& dns, Context& context) {

@@ -23,11 +23,24 @@ using netstack::v1::GetUpstreamsResponse;
 
 // The IANA registry's names of what apps ask for.
 constexpr std::array<std::pair<uint32_t, const char*>, 18> kTypes = {{
-    {1, "A"},       {2, "NS"},      {5, "CNAME"},  {6, "SOA"},
-    {12, "PTR"},    {15, "MX"},     {16, "TXT"},   {28, "AAAA"},
-    {33, "SRV"},    {35, "NAPTR"},  {43, "DS"},    {46, "RRSIG"},
-    {48, "DNSKEY"}, {52, "TLSA"},   {64, "SVCB"},  {65, "HTTPS"},
-    {255, "ANY"},   {257, "CAA"},
+    {1, "A"},
+    {2, "NS"},
+    {5, "CNAME"},
+    {6, "SOA"},
+    {12, "PTR"},
+    {15, "MX"},
+    {16, "TXT"},
+    {28, "AAAA"},
+    {33, "SRV"},
+    {35, "NAPTR"},
+    {43, "DS"},
+    {46, "RRSIG"},
+    {48, "DNSKEY"},
+    {52, "TLSA"},
+    {64, "SVCB"},
+    {65, "HTTPS"},
+    {255, "ANY"},
+    {257, "CAA"},
 }};
 constexpr std::array<const char*, 6> kRcodes = {
     "NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"};
@@ -46,8 +59,8 @@ Style StyleOf(netstack::v1::DnsVerdict verdict) {
 
 // Who answered, or what decided.
 std::string ByText(const DnsQuery& query) {
-  std::string text = !query.matched().empty() ? query.matched()
-                                              : query.upstream();
+  std::string text =
+      !query.matched().empty() ? query.matched() : query.upstream();
   if (query.stale()) {
     absl::StrAppend(&text, text.empty() ? "" : " ", "(stale)");
   } else if (query.cached()) {
@@ -94,9 +107,9 @@ absl::StatusOr<uint32_t> ParseDnsType(absl::string_view text) {
   if (absl::SimpleAtoi(digits, &number) && number > 0 && number <= 65535) {
     return number;
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "--type takes a record type like A, AAAA or HTTPS, not \"",
-      Printable(text), "\""));
+  return absl::InvalidArgumentError(
+      absl::StrCat("--type takes a record type like A, AAAA or HTTPS, not \"",
+                   Printable(text), "\""));
 }
 
 std::string DnsRcodeText(uint32_t rcode) {
@@ -121,10 +134,14 @@ std::string RenderQuery(const DnsQuery& query, absl::TimeZone zone,
                          query.addresses_size() > 1
                              ? absl::StrCat(" +", query.addresses_size() - 1)
                              : "");
-  table.Row({ShowClock(ToAbsl(query.time()), zone), query.app().address(),
-             DnsTypeText(query.type()), query.name(),
+  table.Row({ShowClock(ToAbsl(query.time()), zone),
+             query.app().address(),
+             DnsTypeText(query.type()),
+             query.name(),
              {ShortName(query.verdict()), StyleOf(query.verdict())},
-             answer, ShowDuration(ToAbsl(query.latency())), ByText(query)});
+             answer,
+             ShowDuration(ToAbsl(query.latency())),
+             ByText(query)});
   return table.Render(layout);
 }
 
@@ -158,12 +175,11 @@ std::string RenderExplanation(absl::string_view asked, bool address,
                               const Layout& layout) {
   std::string text;
   if (address) {
-    absl::StrAppend(
-        &text, Printable(asked), ": ",
-        Styled(response.permitted() ? "let through" : "refused",
-               response.permitted() ? Style::kGood : Style::kBad,
-               layout.colour),
-        "\n");
+    absl::StrAppend(&text, Printable(asked), ": ",
+                    Styled(response.permitted() ? "let through" : "refused",
+                           response.permitted() ? Style::kGood : Style::kBad,
+                           layout.colour),
+                    "\n");
   } else {
     absl::StrAppend(
         &text, Printable(asked), ": ",
@@ -178,10 +194,9 @@ std::string RenderExplanation(absl::string_view asked, bool address,
     absl::StrAppend(&text, "  ", Printable(reason), "\n");
   }
   if (!response.group().empty()) {
-    absl::StrAppend(&text, "  Group ", Printable(response.group()),
-                    " would be asked: ",
-                    Printable(absl::StrJoin(response.upstreams(), ", ")),
-                    ".\n");
+    absl::StrAppend(
+        &text, "  Group ", Printable(response.group()), " would be asked: ",
+        Printable(absl::StrJoin(response.upstreams(), ", ")), ".\n");
   }
   return text;
 }

@@ -23,8 +23,8 @@ std::string DnsRcodeText(uint32_t rcode);
 // One line per query, with a header first where the layout says so.
 std::string RenderQuery(const netstack::v1::DnsQuery& query,
                         absl::TimeZone zone, const Layout& layout);
-std::string RenderUpstreams(
-    const netstack::v1::GetUpstreamsResponse& response, const Layout& layout);
+std::string RenderUpstreams(const netstack::v1::GetUpstreamsResponse& response,
+                            const Layout& layout);
 // `name` or an address, and what was said about it.
 std::string RenderExplanation(absl::string_view asked, bool address,
                               const netstack::v1::ExplainResponse& response,

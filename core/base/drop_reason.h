@@ -78,14 +78,14 @@ namespace netstack {
     "an echo, but the system permits us no ping sockets")                      \
   X(kEchoNotSent, "ECHO_NOT_SENT", "an echo that the host did not take")       \
   X(kEchoUnasked, "ECHO_UNASKED",                                              \
-    "an echo reply, or an error about an echo, that nobody waits for")                         \
+    "an echo reply, or an error about an echo, that nobody waits for")         \
   X(kBadUdpHeader, "BAD_UDP_HEADER", "UDP length or port impossible")          \
   X(kUdpSocketFull, "UDP_SOCKET_FULL",                                         \
     "the host's socket took no more datagrams")                                \
   X(kUdpTooBig, "UDP_TOO_BIG",                                                 \
     "a datagram beyond the path's MTU that may not be fragmented")             \
   X(kUdpHostError, "UDP_HOST_ERROR",                                           \
-    "the host could not send a datagram: no route, a firewall, no socket")   \
+    "the host could not send a datagram: no route, a firewall, no socket")     \
   X(kDnsInFlightLimit, "DNS_IN_FLIGHT_LIMIT",                                  \
     "a query beyond dns.limits.max_waiting")                                   \
   X(kAddressNotResolved, "ADDRESS_NOT_RESOLVED",                               \

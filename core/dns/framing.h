@@ -25,7 +25,8 @@ class FrameReader {
   // Bytes as they come, in any pieces. What Next() gave is invalid afterwards.
   void Append(Bytes bytes) {
     if (begin_ > 0) {
-      held_.erase(held_.begin(), held_.begin() + static_cast<ptrdiff_t>(begin_));
+      held_.erase(held_.begin(),
+                  held_.begin() + static_cast<ptrdiff_t>(begin_));
       begin_ = 0;
     }
     held_.insert(held_.end(), bytes.begin(), bytes.end());

@@ -117,8 +117,7 @@ void Interceptor::OnReply(const Pending& to, const DnsReply& reply,
 
 // The addresses of an answer, and the name that the app asked for: before the
 // answer leaves, so that the flow that follows it is known.
-void Interceptor::Learn(const Pending& to, const DnsReply& reply,
-                        Instant now) {
+void Interceptor::Learn(const Pending& to, const DnsReply& reply, Instant now) {
   if (reply.query == nullptr || reply.source == DnsSource::kFailure ||
       reply.action == dns::PolicyAction::kBlock) {
     return;
@@ -129,8 +128,7 @@ void Interceptor::Learn(const Pending& to, const DnsReply& reply,
   }
   const OrFault<AnswerView, AnswerFault> view = ParseAnswer(reply.message);
   if (!view) return;
-  parts_.addresses->Learn(to.app.ip, reply.query->name, view->Addresses(),
-                          now);
+  parts_.addresses->Learn(to.app.ip, reply.query->name, view->Addresses(), now);
 }
 
 void Interceptor::Log(const Pending& to, const DnsReply& reply) {

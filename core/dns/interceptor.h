@@ -95,8 +95,7 @@ class Interceptor final : public StreamAsker {
     return pending_.size() < options_.max_waiting;
   }
   void AskFromStream(const StreamRef& from, const Endpoint& app,
-                     const Endpoint& server, Bytes query,
-                     Instant now) override;
+                     const Endpoint& server, Bytes query, Instant now) override;
 
  private:
   // A query under way.

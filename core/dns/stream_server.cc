@@ -38,9 +38,8 @@ constexpr size_t kReadSize = 16 * 1024;
 
 }  // namespace
 
-StreamServer::StreamServer(Sockets* sockets, Poller* poller,
-                           StreamAsker* asker, const Options& options,
-                           Instant now)
+StreamServer::StreamServer(Sockets* sockets, Poller* poller, StreamAsker* asker,
+                           const Options& options, Instant now)
     : sockets_(sockets),
       poller_(poller),
       asker_(asker),
@@ -64,9 +63,9 @@ int StreamServer::Open(const Endpoint& app, const Endpoint& server,
     return refuse(pair.error);
   }
   c->fd = pair.second;
-  const int error =
-      poller_->Add(c->fd, {PollToken::Kind::kDnsStream, c->generation, c->index},
-                   Poller::Trigger::kEdgeReadWrite);
+  const int error = poller_->Add(
+      c->fd, {PollToken::Kind::kDnsStream, c->generation, c->index},
+      Poller::Trigger::kEdgeReadWrite);
   if (error != 0) {
     sockets_->Close(pair.first, false);
     sockets_->Close(pair.second, false);
@@ -223,8 +222,8 @@ void StreamServer::OnTurn(Instant now) {
   }
   wheel_.Advance(now, [this, now](TimerNode* node) {
     // The node is a member of its connection.
-    auto* c = reinterpret_cast<Connection*>(
-        reinterpret_cast<std::byte*>(node) - offsetof(Connection, timer));
+    auto* c = reinterpret_cast<Connection*>(reinterpret_cast<std::byte*>(node) -
+                                            offsetof(Connection, timer));
     // What is under way has a deadline of its own. An app that takes nothing
     // is idle too.
     const bool busy = c->in_flight > 0 && c->out.empty();

@@ -92,7 +92,7 @@ class StreamServer {
     Endpoint server;
     FrameReader reader;
     std::deque<std::vector<std::byte>> out;  // framed answers, in order
-    size_t out_offset = 0;  // bytes of the first that are gone
+    size_t out_offset = 0;                   // bytes of the first that are gone
     size_t out_bytes = 0;
     uint32_t in_flight = 0;
     Instant last_active{};
@@ -103,7 +103,7 @@ class StreamServer {
     bool starved = false;  // the asker had no room
     bool paused = false;
     bool in_ready = false;
-    bool closed = false;   // to be freed at the end of the turn
+    bool closed = false;  // to be freed at the end of the turn
   };
 
   Connection* Find(const StreamRef& ref) const {

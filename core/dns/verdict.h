@@ -15,11 +15,9 @@ inline DnsVerdict VerdictOf(PolicyAction action, PolicySource source,
   if (action == PolicyAction::kRewrite) return DnsVerdict::kRewritten;
   switch (source) {
     case PolicySource::kRule:
-      return of_answer ? DnsVerdict::kBlockedCname
-                       : DnsVerdict::kBlockedByRule;
+      return of_answer ? DnsVerdict::kBlockedCname : DnsVerdict::kBlockedByRule;
     case PolicySource::kList:
-      return of_answer ? DnsVerdict::kBlockedCname
-                       : DnsVerdict::kBlockedByList;
+      return of_answer ? DnsVerdict::kBlockedCname : DnsVerdict::kBlockedByList;
     case PolicySource::kDohName:
       return DnsVerdict::kBlockedDoh;
     case PolicySource::kRebinding:

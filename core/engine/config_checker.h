@@ -40,15 +40,15 @@ class ConfigChecker {
   void Range(absl::string_view field, uint64_t value, uint64_t min,
              uint64_t max) {
     if (value >= min && value <= max) return;
-    Fail(field, absl::StrCat(value, " is not between ", min, " and ", max,
-                             "."));
+    Fail(field,
+         absl::StrCat(value, " is not between ", min, " and ", max, "."));
   }
 
   void RangeOrZero(absl::string_view field, uint64_t value, uint64_t min,
                    uint64_t max) {
     if (value == 0 || (value >= min && value <= max)) return;
-    Fail(field, absl::StrCat(value, " is neither 0 nor between ", min,
-                             " and ", max, "."));
+    Fail(field, absl::StrCat(value, " is neither 0 nor between ", min, " and ",
+                             max, "."));
   }
 
   void Time(absl::string_view field, Duration value, Duration min,
@@ -60,8 +60,7 @@ class ConfigChecker {
 
   void Name(absl::string_view field, absl::string_view name) {
     if (IsInterfaceName(name)) return;
-    Fail(field, absl::StrCat("not an interface name: 1 to ",
-                             kMaxInterfaceName,
+    Fail(field, absl::StrCat("not an interface name: 1 to ", kMaxInterfaceName,
                              " printable characters without space, \"/\", "
                              "\":\" and \"%\" are."));
   }

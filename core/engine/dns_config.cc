@@ -21,7 +21,8 @@ using std::chrono::seconds;
 
 constexpr size_t kMaxGroups = 64, kMaxUpstreams = 16, kMaxAddresses = 16;
 constexpr size_t kMaxRules = 4096, kMaxDomains = 1024, kMaxClients = 64;
-constexpr size_t kMaxLists = 64, kMaxNames = 4096, kMaxExempt = 256, kMaxQuicNames = 256, kMaxTypes = 64;
+constexpr size_t kMaxLists = 64, kMaxNames = 4096, kMaxExempt = 256,
+                 kMaxQuicNames = 256, kMaxTypes = 64;
 constexpr size_t kMaxServers = 8, kMaxPins = 8, kMaxRcodes = 16;
 constexpr size_t kMaxLabel = 63;
 constexpr char kSystem[] = "system";
@@ -132,9 +133,9 @@ void CheckUpstream(const std::string& path, const DnsUpstreamConfig& upstream,
                "not the base64 form of a SHA-256 value.");
   }
   if (!tls && (!upstream.pins.empty() || !upstream.tls_name.empty())) {
-    check.Fail(absl::StrCat(path, upstream.pins.empty() ? ".tls_name"
-                                                        : ".pins"),
-               "only an upstream with TLS has a certificate.");
+    check.Fail(
+        absl::StrCat(path, upstream.pins.empty() ? ".tls_name" : ".pins"),
+        "only an upstream with TLS has a certificate.");
   }
   if (!upstream.tls_name.empty() && !IsHost(upstream.tls_name)) {
     check.Fail(absl::StrCat(path, ".tls_name"),
@@ -166,8 +167,8 @@ void CheckGroups(const DnsConfig& dns, ConfigChecker& check) {
     if (group.upstreams.empty()) {
       check.Fail(absl::StrCat(path, ".upstreams"), "there is none.");
     }
-    CheckCount(absl::StrCat(path, ".upstreams"), group.upstreams,
-               kMaxUpstreams, check);
+    CheckCount(absl::StrCat(path, ".upstreams"), group.upstreams, kMaxUpstreams,
+               check);
     for (size_t j = 0; j < group.upstreams.size(); ++j) {
       CheckUpstream(absl::StrCat(path, ".upstreams[", j, "]"),
                     group.upstreams[j], check);
@@ -237,12 +238,11 @@ void CheckResolver(const DnsResolverConfig& r, ConfigChecker& check) {
   // Bounds that depend on each other are told once.
   const Duration most =
       r.timeout >= seconds(1) ? r.timeout : Duration(seconds(30));
-  check.Time("dns.resolver.attempt_min", r.attempt_min, milliseconds(50),
-             most);
-  check.Time("dns.resolver.attempt_max", r.attempt_max,
-             std::max<Duration>(milliseconds(50),
-                                std::min(r.attempt_min, most)),
-             most);
+  check.Time("dns.resolver.attempt_min", r.attempt_min, milliseconds(50), most);
+  check.Time(
+      "dns.resolver.attempt_max", r.attempt_max,
+      std::max<Duration>(milliseconds(50), std::min(r.attempt_min, most)),
+      most);
   if (r.hedge_after != Duration::zero()) {
     check.Time("dns.resolver.hedge_after", r.hedge_after, milliseconds(10),
                most);
@@ -262,8 +262,8 @@ void CheckResolver(const DnsResolverConfig& r, ConfigChecker& check) {
   check.Time("dns.resolver.probe_max", r.probe_max,
              std::clamp<Duration>(r.probe_min, milliseconds(100), minutes(10)),
              hours(1));
-  CheckCount("dns.resolver.bootstrap_servers", r.bootstrap_servers,
-             kMaxServers, check);
+  CheckCount("dns.resolver.bootstrap_servers", r.bootstrap_servers, kMaxServers,
+             check);
   CheckCount("dns.resolver.system_servers", r.system_servers, kMaxServers,
              check);
   if (!r.ca_file.empty() && r.ca_file[0] != '/') {
@@ -282,8 +282,7 @@ void CheckCache(const DnsCacheConfig& c, ConfigChecker& check) {
   check.Time("dns.cache.max_ttl", c.max_ttl, seconds(1), hours(24 * 7));
   check.Time("dns.cache.max_negative_ttl", c.max_negative_ttl, seconds(0),
              hours(24));
-  check.Time("dns.cache.serve_stale", c.serve_stale, seconds(0),
-             hours(24 * 7));
+  check.Time("dns.cache.serve_stale", c.serve_stale, seconds(0), hours(24 * 7));
   if (c.min_ttl > c.max_ttl && c.min_ttl <= hours(1) &&
       c.max_ttl >= seconds(1)) {
     check.Fail("dns.cache.min_ttl", "above dns.cache.max_ttl.");
@@ -297,8 +296,8 @@ void CheckLeaks(const DnsConfig& dns, ConfigChecker& check) {
              kMaxExempt, check);
   check.Time("dns.address_policy.grace", dns.address_policy.grace, seconds(0),
              hours(24));
-  CheckCount("dns.address_policy.exempt", dns.address_policy.exempt,
-             kMaxExempt, check);
+  CheckCount("dns.address_policy.exempt", dns.address_policy.exempt, kMaxExempt,
+             check);
   check.Range("dns.address_policy.max_addresses",
               dns.address_policy.max_addresses, 1024, 1'000'000);
   CheckNames("dns.leaks.doh_names", dns.leaks.doh_names, kMaxNames, check);

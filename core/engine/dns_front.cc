@@ -52,9 +52,8 @@ DnsFront::DnsFront(const Parts& parts, const Config& config,
       config_(config.dns),
       dialer_(parts.sockets, Dialer::Options{}),
       addresses_(AddressOptions(config.dns), secret),
-      resolver_(Resolver::Create(
-          ResolverParts(parts, &dialer_, this, secret),
-          ToResolverOptions(config), now)),
+      resolver_(Resolver::Create(ResolverParts(parts, &dialer_, this, secret),
+                                 ToResolverOptions(config), now)),
       interceptor_({resolver_.get(), &addresses_, parts.sockets, parts.poller,
                     parts.drops, this},
                    InterceptorOptions(), now) {}
@@ -137,8 +136,8 @@ FlowAdvice DnsFront::Judge(const FlowKey& key, Instant now, bool counts,
     }
     advice.name = last_name_;
     if (reasons != nullptr) {
-      reasons->push_back(absl::StrCat("The address was answered for ", name,
-                                      "."));
+      reasons->push_back(
+          absl::StrCat("The address was answered for ", name, "."));
     }
   }
   if (config_.leaks.block_dot && key.remote.port == kDotPort) {
@@ -159,9 +158,8 @@ FlowAdvice DnsFront::Judge(const FlowKey& key, Instant now, bool counts,
   if (!config_.address_policy.enabled) return advice;
   using Verdict = dns::AddressPolicy::Verdict;
   // Check() counts refusals, which a dry run is not to do.
-  const Verdict verdict = counts
-                              ? addresses_.Check(key.remote.ip, now)
-                              : addresses_.Peek(key.remote.ip, now);
+  const Verdict verdict = counts ? addresses_.Check(key.remote.ip, now)
+                                 : addresses_.Peek(key.remote.ip, now);
   switch (verdict) {
     case Verdict::kExpired:
       refuse(DropReason::kAddressNotResolved,

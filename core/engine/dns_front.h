@@ -109,6 +109,7 @@ class DnsFront final : public LocalStreams,
   void SetLists(DnsLists lists);
   const std::vector<DnsListInfo>& lists() const { return lists_.infos; }
   Dialer& dialer() { return dialer_; }
+  dns::AddressPolicy& addresses() { return addresses_; }
 
   // Whether a datagram to `port` ends here.
   bool TakesUdp(uint16_t port) const { return config_.enabled && port == 53; }

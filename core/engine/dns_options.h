@@ -23,7 +23,6 @@ std::string UpstreamName(const DnsUpstreamConfig& upstream);
 std::string GroupOf(const DnsConfig& config,
                     const dns::PolicyDecision& decision);
 
-
 }  // namespace netstack
 
 #endif  // CORE_ENGINE_DNS_OPTIONS_H_

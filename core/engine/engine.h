@@ -59,6 +59,11 @@ class Engine {
   // name all; says how many.
   virtual size_t FlushDnsCache(const std::string& name, bool below) = 0;
   virtual DnsUpstreams ListDnsUpstreams() const = 0;
+  // What DNS answered, to be carried over a restart of the stack: addresses
+  // with their names and what is left of their time.
+  using KnownAddresses = std::vector<dns::AddressPolicy::Known>;
+  virtual KnownAddresses GetKnownAddresses() const = 0;
+  virtual void RestoreKnownAddresses(const KnownAddresses& known) = 0;
   // Takes the place of the lists in use.
   virtual void SetDnsLists(DnsLists lists) = 0;
 

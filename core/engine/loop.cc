@@ -537,6 +537,14 @@ DnsUpstreams Loop::ListDnsUpstreams() const {
   return dns_->ListUpstreams(now_);
 }
 
+Loop::KnownAddresses Loop::GetKnownAddresses() const {
+  return dns_->addresses().Snapshot(now_);
+}
+
+void Loop::RestoreKnownAddresses(const KnownAddresses& known) {
+  dns_->addresses().Restore(known, now_);
+}
+
 void Loop::SetDnsLists(DnsLists lists) {
   observer_->OnEvent({EventType::kListsLoaded,
                       absl::StrCat(lists.infos.size(),

@@ -93,6 +93,8 @@ class Loop final : public Engine,
   DnsExplanation ExplainDns(const DnsExplainRequest& request) override;
   size_t FlushDnsCache(const std::string& name, bool below) override;
   DnsUpstreams ListDnsUpstreams() const override;
+  KnownAddresses GetKnownAddresses() const override;
+  void RestoreKnownAddresses(const KnownAddresses& known) override;
   void SetDnsLists(DnsLists lists) override;
   int OpenSocket(bool v4) override;
   void CloseSocket(int fd) override;

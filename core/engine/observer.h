@@ -31,10 +31,10 @@ namespace netstack {
     "flows wait for the memory budget; told at most once a second")           \
   X(kProtectFailed, "PROTECT_FAILED",                                         \
     "a socket could not be protected; told at most once a second")            \
-  X(kFlowPoisoned, "FLOW_POISONED", "an lwIP assertion failed on a flow")   \
+  X(kFlowPoisoned, "FLOW_POISONED", "an lwIP assertion failed on a flow")     \
   X(kPingNotPermitted, "PING_NOT_PERMITTED",                                  \
     "an echo was refused: the system permits no ping sockets; at most "       \
-    "once a second")                                                            \
+    "once a second")                                                          \
   X(kUpstreamDown, "UPSTREAM_DOWN", "a DNS upstream does not answer")         \
   X(kUpstreamUp, "UPSTREAM_UP", "a DNS upstream answers again")               \
   X(kFailOpen, "FAIL_OPEN",                                                   \

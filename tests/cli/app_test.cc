@@ -500,7 +500,7 @@ TEST(UsageTest, EveryCommandHasHelpWithExamples) {
       commands.push_back({command->get_name(), below->get_name()});
     }
   }
-  EXPECT_EQ(commands.size(), 14u);
+  EXPECT_EQ(commands.size(), 20u);
   for (std::vector<std::string> args : commands) {
     args.push_back("--help");
     const Result result = RunCtl(args);

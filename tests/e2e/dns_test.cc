@@ -23,7 +23,9 @@ constexpr uint16_t kUpstreamPort = 5300;
 std::string UnboundConfig(const std::string& folder) {
   std::string config =
       "server:\n"
-      "  directory: \"" + folder + "\"\n"
+      "  directory: \"" +
+      folder +
+      "\"\n"
       "  username: \"\"\n  chroot: \"\"\n  pidfile: \"\"\n"
       "  use-syslog: no\n  logfile: \"\"\n  do-daemonize: no\n"
       "  interface: 10.77.1.2@5300\n  interface: fd77:1::2@5300\n"
@@ -45,8 +47,8 @@ std::string UnboundConfig(const std::string& folder) {
         "T" + std::to_string(1000 + i) + std::string(235, 'x');
     for (const char* name : {"large.example.", "huge.example."}) {
       if (i >= 15 && std::string(name) == "large.example.") continue;
-      config += "  local-data: '" + std::string(name) + " 60 IN TXT \"" +
-                text + "\"'\n";
+      config += "  local-data: '" + std::string(name) + " 60 IN TXT \"" + text +
+                "\"'\n";
     }
   }
   config += "remote-control:\n  control-enable: no\n";
@@ -98,11 +100,9 @@ class DnsTest : public testing::TestWithParam<const Family*> {
   }
   std::string Python(std::vector<std::string> arguments,
                      const std::string& ns = "") {
-    arguments.insert(arguments.begin(),
-                     {"python3", NETSTACK_SOURCE_DIR
-                      "/tests/e2e/dns_client.py"});
-    const Output output =
-        Execute(arguments, ns.empty() ? World().app() : ns);
+    arguments.insert(arguments.begin(), {"python3", NETSTACK_SOURCE_DIR
+                                         "/tests/e2e/dns_client.py"});
+    const Output output = Execute(arguments, ns.empty() ? World().app() : ns);
     EXPECT_TRUE(output.ok()) << output.err;
     return output.out;
   }
@@ -152,8 +152,7 @@ TEST_P(DnsTest, LargeAnswers) {
   // Without EDNS: TC, and over TCP all of it.
   EXPECT_THAT(Dig({"+noedns", "+ignore", "large.example", "TXT"}),
               HasSubstr("flags: qr tc"));
-  EXPECT_THAT(Dig({"+noedns", "large.example", "TXT"}),
-              HasSubstr("T1014"));
+  EXPECT_THAT(Dig({"+noedns", "large.example", "TXT"}), HasSubstr("T1014"));
   EXPECT_GE(control().Stats().dns().truncated(), 2u);
   // With room for it, over the MTU: fragments, no TC.
   const std::string whole =
@@ -205,8 +204,7 @@ TEST_P(DnsTest, ASlowQueryHoldsUpNobody) {
   Server listener(World().srv(), [](Tcp& tcp) { tcp.Receive(1); },
                   {.port = 7000});
   Tcp app(World().app(), GetParam()->family);
-  EXPECT_EQ(app.Connect(Address(GetParam()->tunnel, 7000)), 0)
-      << "TCP goes on";
+  EXPECT_EQ(app.Connect(Address(GetParam()->tunnel, 7000)), 0) << "TCP goes on";
   EXPECT_TRUE(slow.Wait(seconds(10)).has_value());
   EXPECT_THAT(ReadFile(files_ / "slow"), HasSubstr("SERVFAIL"));
   EXPECT_THAT(Python({"same-id", Asked(), "slow.example", "b.example"}),
@@ -215,11 +213,11 @@ TEST_P(DnsTest, ASlowQueryHoldsUpNobody) {
 
 // 100 queries in flight while the first upstream is black-holed. Row 14.
 TEST_P(DnsTest, ABlackHoledUpstreamCostsUnderTwoSeconds) {
-  Begin("groups { name: 'both' "
-        "  upstreams { address: '10.77.66.1:5300' } "
-        "  upstreams { address: '10.77.1.2:5300' } } default_group: 'both'");
-  const std::string result =
-      Python({"burst", Asked(), "100", "many.example"});
+  Begin(
+      "groups { name: 'both' "
+      "  upstreams { address: '10.77.66.1:5300' } "
+      "  upstreams { address: '10.77.1.2:5300' } } default_group: 'both'");
+  const std::string result = Python({"burst", Asked(), "100", "many.example"});
   EXPECT_THAT(result, HasSubstr("\"answers\": 100, \"rcodes\": [0]"));
   const double slowest =
       std::stod(result.substr(result.find("slowest\": ") + 10));
@@ -229,12 +227,14 @@ TEST_P(DnsTest, ABlackHoledUpstreamCostsUnderTwoSeconds) {
 
 TEST_P(DnsTest, RulesAndListsDecideAndReload) {
   WriteFile(files_ / "ads.txt", "0.0.0.0 ads.example\n");
-  Begin("rules { name: 'nx' domains: '.b.example' "
-        "        action: DNS_RULE_ACTION_BLOCK "
-        "        block_answer: DNS_BLOCK_ANSWER_NXDOMAIN } "
-        "rules { name: 'moved' domains: 'old.example' "
-        "        action: DNS_RULE_ACTION_REWRITE addresses: '10.77.1.3' } "
-        "blocklists { file: '" + (files_ / "ads.txt") + "' }");
+  Begin(
+      "rules { name: 'nx' domains: '.b.example' "
+      "        action: DNS_RULE_ACTION_BLOCK "
+      "        block_answer: DNS_BLOCK_ANSWER_NXDOMAIN } "
+      "rules { name: 'moved' domains: 'old.example' "
+      "        action: DNS_RULE_ACTION_REWRITE addresses: '10.77.1.3' } "
+      "blocklists { file: '" +
+      (files_ / "ads.txt") + "' }");
   EXPECT_EQ(Short({"ads.example"}), "0.0.0.0\n");
   EXPECT_THAT(Dig({"b.example"}), HasSubstr("status: NXDOMAIN"));
   EXPECT_EQ(Short({"old.example"}), "10.77.1.3\n");
@@ -264,8 +264,9 @@ TEST_P(DnsTest, FlowsCarryTheNameThatLedThere) {
 
 // Row 17, and the ways around.
 TEST_P(DnsTest, OnlyWhatDnsAnswered) {
-  Begin("address_policy { enabled: true exempt: '10.77.2.0/24' } "
-        "leaks { block_dot: true }");
+  Begin(
+      "address_policy { enabled: true exempt: '10.77.2.0/24' } "
+      "leaks { block_dot: true }");
   Server listener(World().srv(), [](Tcp& tcp) { tcp.Receive(1); },
                   {.port = 7000});
   const auto connect = [&](uint16_t port) {
@@ -290,8 +291,7 @@ TEST_P(DnsTest, AFullFlowTableDoesNotStarveNames) {
                   {.port = 7000});
   std::vector<std::unique_ptr<Tcp>> flows;
   for (int i = 0; i < 6; ++i) {
-    flows.push_back(
-        std::make_unique<Tcp>(World().app(), GetParam()->family));
+    flows.push_back(std::make_unique<Tcp>(World().app(), GetParam()->family));
     (void)flows.back()->Connect(Address(GetParam()->tunnel, 7000));
   }
   EXPECT_GE(control().Drops(v1::DROP_REASON_FLOW_TABLE_FULL), 2u);
@@ -313,9 +313,9 @@ TEST_P(DnsTest, NothingLeaksToPort53) {
     (void)Execute({"dig", "+tcp", "+time=1", "+tries=1", "@" + Asked(), name},
                   World().app());
   }
-  (void)Execute({"kdig", "+tls", "+time=1", "+retry=0", "@" + Asked(),
-                 "a.example"},
-                World().app());
+  (void)Execute(
+      {"kdig", "+tls", "+time=1", "+retry=0", "@" + Asked(), "a.example"},
+      World().app());
   Python({"malformed", Asked()});
   ASSERT_TRUE(sniffer.Wait(seconds(20)).has_value());
   EXPECT_EQ(ReadFile(files_ / "seen"), "{}\n");

@@ -22,10 +22,10 @@
 namespace netstack::server {
 namespace {
 
+using std::chrono::milliseconds;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using std::chrono::milliseconds;
 
 std::string ReadAll(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -39,8 +39,8 @@ class Api {
     Answer(200, Resolver("\"0042\""));
     pid_ = fork();
     if (pid_ == 0) {
-      execlp("python3", "python3", NETSTACK_CONTROL_D_API,
-             dir_.path().c_str(), nullptr);
+      execlp("python3", "python3", NETSTACK_CONTROL_D_API, dir_.path().c_str(),
+             nullptr);
       _exit(127);
     }
     EXPECT_TRUE(test::Eventually([this] { return !Port().empty(); }));
@@ -60,8 +60,8 @@ class Api {
   void Answer(int status, const std::string& body) {
     // In one piece, since a request may come at any time.
     const std::string path = dir_.File("answer.json");
-    std::ofstream(path + ".new") << "{\"status\": " << status
-                                 << ", \"body\": " << body << "}";
+    std::ofstream(path + ".new")
+        << "{\"status\": " << status << ", \"body\": " << body << "}";
     EXPECT_EQ(rename((path + ".new").c_str(), path.c_str()), 0);
   }
   std::string Port() const { return ReadAll(dir_.File("port")); }
@@ -90,16 +90,16 @@ class ControlDTest : public testing::Test {
 
   Api api_;
   int open_ = 0;
-  ControlDSockets sockets_{
-      [this](bool v4) {
-        ++open_;
-        return socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-      },
-      [this](int fd) {
-        --open_;
-        close(fd);
-      },
-      [] { return false; }};
+  ControlDSockets sockets_{[this](bool v4) {
+                             ++open_;
+                             return socket(v4 ? AF_INET : AF_INET6,
+                                           SOCK_STREAM | SOCK_CLOEXEC, 0);
+                           },
+                           [this](int fd) {
+                             --open_;
+                             close(fd);
+                           },
+                           [] { return false; }};
 };
 
 TEST_F(ControlDTest, AsksForTheUid) {
@@ -130,20 +130,23 @@ TEST_F(ControlDTest, ProvisionsFirst) {
 }
 
 TEST_F(ControlDTest, ErrorsSayWhatTheyAre) {
-  api_.Answer(404, "{\"error\": {\"message\": \"no such device\", "
-                   "\"code\": 40402}}");
+  api_.Answer(404,
+              "{\"error\": {\"message\": \"no such device\", "
+              "\"code\": 40402}}");
   absl::Status status = Fetch(Config(), "abc").status();
   EXPECT_TRUE(IsDeviceGone(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("no such device"));
 
-  api_.Answer(403, "{\"error\": {\"message\": \"bad token\", \"code\": 40301}}");
+  api_.Answer(403,
+              "{\"error\": {\"message\": \"bad token\", \"code\": 40301}}");
   status = Fetch(Config(), "abc").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied);
   EXPECT_FALSE(IsDeviceGone(status));
 
   for (const char* nonsense :
        {"{}", "[]", "{\"body\": {\"resolver\": {\"uid\": \"a\"}}}",
-        "{\"body\": {\"resolver\": {\"uid\": \"a\", \"doh\": \"http://x\"}}}"}) {
+        "{\"body\": {\"resolver\": {\"uid\": \"a\", \"doh\": "
+        "\"http://x\"}}}"}) {
     api_.Answer(200, nonsense);
     EXPECT_EQ(Fetch(Config(), "abc").status().code(),
               absl::StatusCode::kInternal)
@@ -158,9 +161,8 @@ TEST_F(ControlDTest, TheCertificateIsChecked) {
             absl::StatusCode::kUnavailable);
   config = Config();
   config.api_url = "https://localhost:" + api_.Port();  // not its name
-  const auto wrong = FetchResolver(config, "abc",
-                                   {IpAddress::V4(127, 0, 0, 1)}, sockets_,
-                                   milliseconds(5000));
+  const auto wrong = FetchResolver(config, "abc", {IpAddress::V4(127, 0, 0, 1)},
+                                   sockets_, milliseconds(5000));
   EXPECT_EQ(wrong.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(api_.Requests(), "") << "nothing was sent";
 }
@@ -221,9 +223,8 @@ class StopTest : public ControlDTest {
 TEST_F(StopTest, NeedsThePinAndChangesNothingWithoutIt) {
   test::TestServer server(ServerConfig());
   ASSERT_TRUE(server.Start().ok());
-  ASSERT_TRUE(test::Eventually([&] {
-    return Saw(server, v1::EVENT_TYPE_CONTROL_D_PROVISIONED);
-  }));
+  ASSERT_TRUE(test::Eventually(
+      [&] { return Saw(server, v1::EVENT_TYPE_CONTROL_D_PROVISIONED); }));
   const uint64_t epoch = server.Status().epoch();
   EXPECT_EQ(Reason(Stop(server, "")), "PIN_REQUIRED");
   EXPECT_EQ(Reason(Stop(server, "42")), "PIN_WRONG");
@@ -245,9 +246,8 @@ TEST_F(StopTest, WhatWasKnownLastWorksWithoutTheApi) {
   {
     test::TestServer server(ServerConfig());
     ASSERT_TRUE(server.Start().ok());
-    ASSERT_TRUE(test::Eventually([&] {
-      return Saw(server, v1::EVENT_TYPE_CONTROL_D_PROVISIONED);
-    }));
+    ASSERT_TRUE(test::Eventually(
+        [&] { return Saw(server, v1::EVENT_TYPE_CONTROL_D_PROVISIONED); }));
   }
   struct stat file {};
   ASSERT_EQ(stat(api_.File("state").c_str(), &file), 0);

@@ -25,15 +25,25 @@
 namespace netstack::test {
 namespace {
 
+using grpc::StatusCode;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using grpc::StatusCode;
 
 constexpr char kTun[] = "ns-dns0";
 
 std::string Query(uint16_t id, const std::string& name, uint16_t type = 1) {
-  std::string q{static_cast<char>(id >> 8), static_cast<char>(id & 0xFF), 1, 0,
-                0, 1, 0, 0, 0, 0, 0, 0};
+  std::string q{static_cast<char>(id >> 8),
+                static_cast<char>(id & 0xFF),
+                1,
+                0,
+                0,
+                1,
+                0,
+                0,
+                0,
+                0,
+                0,
+                0};
   for (size_t at = 0; at < name.size();) {
     const size_t end = std::min(name.find('.', at), name.size());
     q += static_cast<char>(end - at) + name.substr(at, end - at);
@@ -71,17 +81,16 @@ class Upstream {
     sockaddr_in from{};
     while (true) {
       socklen_t size = sizeof from;
-      const ssize_t n =
-          recvfrom(fd_, buffer, sizeof buffer, 0,
-                   reinterpret_cast<sockaddr*>(&from), &size);
+      const ssize_t n = recvfrom(fd_, buffer, sizeof buffer, 0,
+                                 reinterpret_cast<sockaddr*>(&from), &size);
       if (n <= 0) return;
       std::string q(buffer, static_cast<size_t>(n));
       const size_t end = q.find('\0', 12) + 5;
       std::string a = q.substr(0, end);
       a[2] = '\x81';
       a[3] = '\x80';
-      a[7] = 1;                     // one answer
-      a[9] = a[10] = a[11] = 0;     // no other record
+      a[7] = 1;                  // one answer
+      a[9] = a[10] = a[11] = 0;  // no other record
       a += std::string("\xC0\x0C\0\1\0\1\0\0\0\x3C\0\4\xC0\0\2\x50", 16);
       sendto(fd_, a.data(), a.size(), 0, reinterpret_cast<sockaddr*>(&from),
              size);
@@ -110,8 +119,8 @@ class DnsServiceTest : public ::testing::Test {
     ASSERT_TRUE(AddDefaultRoute(kTun, true).ok());
     dns_ = v1::DnsService::NewStub(server_->NewChannel());
     app_ = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    ASSERT_EQ(
-        setsockopt(app_, SOL_SOCKET, SO_BINDTODEVICE, kTun, sizeof kTun), 0);
+    ASSERT_EQ(setsockopt(app_, SOL_SOCKET, SO_BINDTODEVICE, kTun, sizeof kTun),
+              0);
     timeval limit{10, 0};
     setsockopt(app_, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
   }
@@ -153,10 +162,11 @@ class DnsServiceTest : public ::testing::Test {
 };
 
 TEST_F(DnsServiceTest, WatchTellsWhoAskedWhatAndWhatDecided) {
-  Start("rules { name: 'no ads' domains: '.ads.example' "
-        "        action: DNS_RULE_ACTION_BLOCK } "
-        "rules { name: 'moved' domains: 'old.example' "
-        "        action: DNS_RULE_ACTION_REWRITE addresses: '192.0.2.9' }");
+  Start(
+      "rules { name: 'no ads' domains: '.ads.example' "
+      "        action: DNS_RULE_ACTION_BLOCK } "
+      "rules { name: 'moved' domains: 'old.example' "
+      "        action: DNS_RULE_ACTION_REWRITE addresses: '192.0.2.9' }");
   Context context;
   auto stream = dns_->WatchQueries(&context, {});
   // Subscribed for certain: a query that is told was asked after the call.
@@ -240,11 +250,12 @@ TEST_F(DnsServiceTest, TheWatchEndsWithTheStack) {
 }
 
 TEST_F(DnsServiceTest, ExplainSaysWhyAndChangesNothing) {
-  Start("rules { name: 'office' domains: '.corp.example' "
-        "        action: DNS_RULE_ACTION_FORWARD group: 'system' } "
-        "rules { name: 'no ads' domains: 'ads.example' clients: '10.9.0.0/16' "
-        "        action: DNS_RULE_ACTION_BLOCK } "
-        "address_policy { enabled: true } leaks { block_dot: true }");
+  Start(
+      "rules { name: 'office' domains: '.corp.example' "
+      "        action: DNS_RULE_ACTION_FORWARD group: 'system' } "
+      "rules { name: 'no ads' domains: 'ads.example' clients: '10.9.0.0/16' "
+      "        action: DNS_RULE_ACTION_BLOCK } "
+      "address_policy { enabled: true } leaks { block_dot: true }");
   v1::ExplainRequest request;
   request.set_name("www.example");
   v1::ExplainResponse response = Explain(request);
@@ -276,16 +287,33 @@ TEST_F(DnsServiceTest, ExplainSaysWhyAndChangesNothing) {
   EXPECT_EQ(stats.dns().refused_unknown(), 0u);
   EXPECT_EQ(stats.dns().udp_queries(), 1u);
 
-  for (const char* bad : {"", "name: 'a' address: '1.2.3.4'", "name: 'a..b'",
-                          "address: 'x'", "name: 'a' type: 70000",
-                          "name: 'a' app: 'x'"}) {
+  for (const char* bad :
+       {"", "name: 'a' address: '1.2.3.4'", "name: 'a..b'", "address: 'x'",
+        "name: 'a' type: 70000", "name: 'a' app: 'x'"}) {
     Context context;
-    ASSERT_TRUE(
-        google::protobuf::TextFormat::ParseFromString(bad, &request));
+    ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(bad, &request));
     EXPECT_EQ(dns_->Explain(&context, request, &response).error_code(),
               StatusCode::INVALID_ARGUMENT)
         << bad;
   }
+}
+
+// parity.md, section 2, row 17.
+TEST_F(DnsServiceTest, WhatDnsAnsweredIsKnownAfterARestart) {
+  Start("address_policy { enabled: true }");
+  Ask("a.example");
+  Context context;
+  v1::StopRequest stop;
+  stop.set_restart(true);
+  v1::StopResponse stopped;
+  ASSERT_TRUE(server_->netstack().Stop(&context, stop, &stopped).ok());
+  v1::ExplainRequest request;
+  request.set_address("192.0.2.80:443");
+  v1::ExplainResponse response = Explain(request);
+  EXPECT_TRUE(response.permitted());
+  EXPECT_EQ(response.led_by(), "a.example");
+  request.set_address("192.0.2.81:443");
+  EXPECT_FALSE(Explain(request).permitted());
 }
 
 TEST_F(DnsServiceTest, FlushForgets) {
@@ -295,8 +323,7 @@ TEST_F(DnsServiceTest, FlushForgets) {
   Ask("c.example");
   const auto flush = [&](const std::string& text) {
     v1::FlushCacheRequest request;
-    EXPECT_TRUE(
-        google::protobuf::TextFormat::ParseFromString(text, &request));
+    EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &request));
     Context context;
     v1::FlushCacheResponse response;
     const grpc::Status status = dns_->FlushCache(&context, request, &response);
@@ -310,8 +337,7 @@ TEST_F(DnsServiceTest, FlushForgets) {
   EXPECT_EQ(flush("all: true"), 0);
   EXPECT_EQ(flush(""), -StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(flush("name: 'a' all: true"), -StatusCode::INVALID_ARGUMENT);
-  EXPECT_EQ(flush("subdomains: true all: true"),
-            -StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(flush("subdomains: true all: true"), -StatusCode::INVALID_ARGUMENT);
 }
 
 TEST_F(DnsServiceTest, ListsAreReloadedAndABadOneChangesNothing) {
@@ -334,12 +360,10 @@ TEST_F(DnsServiceTest, ListsAreReloadedAndABadOneChangesNothing) {
   std::ofstream(file) << "0.0.0.0 other.example\n||two.example^\n";
   EXPECT_EQ(reload(), "2");
   EXPECT_THAT(Ask("ads.example"), HasSubstr(std::string("\xC0\0\2\x50", 4)));
-  EXPECT_THAT(Ask("x.two.example"),
-              HasSubstr(std::string("\0\4\0\0\0\0", 6)));
+  EXPECT_THAT(Ask("x.two.example"), HasSubstr(std::string("\0\4\0\0\0\0", 6)));
   ASSERT_EQ(unlink(file.c_str()), 0);
   EXPECT_EQ(reload(), "LIST_REFUSED");
-  EXPECT_THAT(Ask("x.two.example"),
-              HasSubstr(std::string("\0\4\0\0\0\0", 6)))
+  EXPECT_THAT(Ask("x.two.example"), HasSubstr(std::string("\0\4\0\0\0\0", 6)))
       << "the list in use stays";
 }
 

@@ -98,7 +98,8 @@ class MemorySockets final : public Sockets {
 
   int last_opened() const { return last_opened_; }
 
-  int Open(SocketKind, bool) override {
+  int Open(SocketKind kind, bool) override {
+    if (kind != SocketKind::kTcp) return -EACCES;  // TCP alone is measured
     if (free_.empty()) {
       hosts_.emplace_back();
       last_opened_ = static_cast<int>(hosts_.size()) - 1;

@@ -26,11 +26,10 @@ TEST(FrameReader, GivesMessagesWhole) {
     FrameReader reader;
     std::vector<size_t> sizes;
     for (size_t at = 0; at < stream.size(); at += step) {
-      reader.Append(Bytes(stream).subspan(
-          at, std::min(step, stream.size() - at)));
+      reader.Append(
+          Bytes(stream).subspan(at, std::min(step, stream.size() - at)));
       while (const auto message = reader.Next()) {
-        EXPECT_EQ(message->front(),
-                  static_cast<std::byte>('a' + sizes.size()));
+        EXPECT_EQ(message->front(), static_cast<std::byte>('a' + sizes.size()));
         EXPECT_EQ(message->back(), message->front());
         sizes.push_back(message->size());
       }

@@ -18,10 +18,10 @@
 namespace netstack::dns {
 namespace {
 
-using ::testing::IsEmpty;
 using netstack::test::ByteVector;
 using test::MessageMaker;
 using test::Name;
+using ::testing::IsEmpty;
 
 // The resolver of a test: answers when the test says so.
 class FakeResolver final : public Resolver {
@@ -32,8 +32,7 @@ class FakeResolver final : public Resolver {
     Callback done;
   };
 
-  Result Resolve(const DnsQuestion& question, Instant,
-                 Callback done) override {
+  Result Resolve(const DnsQuestion& question, Instant, Callback done) override {
     const auto query = ParseQuery(question.message);
     Result result;
     if (!query) {
@@ -93,8 +92,7 @@ class Sink final : public Interceptor::Sink {
                   Bytes message) override {
     EXPECT_EQ(server, kServer);
     EXPECT_EQ(app.ip, kApp.ip);
-    answers.emplace_back(app.port,
-                         ByteVector(message.begin(), message.end()));
+    answers.emplace_back(app.port, ByteVector(message.begin(), message.end()));
   }
   void OnQuery(const DnsQueryInfo& query) override { log.push_back(query); }
 
@@ -113,8 +111,7 @@ class InterceptorTest : public testing::Test {
         options, clock_.Now());
   }
   void Datagram(uint16_t port, unsigned id, const std::string& name) {
-    const ByteVector message =
-        MessageMaker(id, test::kRd).Question(name, 1);
+    const ByteVector message = MessageMaker(id, test::kRd).Question(name, 1);
     interceptor_->OnDatagram({kApp.ip, port}, kServer, message, clock_.Now());
   }
   // An answer to the query with that id.
@@ -195,9 +192,9 @@ TEST_F(InterceptorTest, LearnsWhereAnswersLeadButNotFromBlockedOnes) {
   resolver_.at_once = &reply;
   interceptor_->SetLog(true);
   Datagram(1000, 2, "no.example");
-  EXPECT_EQ(addresses_.NameOf(kApp.ip, IpAddress::V4(192, 0, 2, 80),
-                              clock_.Now()),
-            "www.a.example");
+  EXPECT_EQ(
+      addresses_.NameOf(kApp.ip, IpAddress::V4(192, 0, 2, 80), clock_.Now()),
+      "www.a.example");
   EXPECT_EQ(addresses_.stats().addresses, 1u);
   ASSERT_EQ(sink_.answers.size(), 2u);
   ASSERT_EQ(sink_.log.size(), 1u);
@@ -221,10 +218,8 @@ TEST_F(InterceptorTest, LogsOnlyWhileSomebodyWatches) {
 }
 
 TEST_F(InterceptorTest, AStreamsAnswersGoBackToItsOwnConnection) {
-  const int first =
-      interceptor_->streams().Open(kApp, kServer, clock_.Now());
-  const int second =
-      interceptor_->streams().Open(kApp, kServer, clock_.Now());
+  const int first = interceptor_->streams().Open(kApp, kServer, clock_.Now());
+  const int second = interceptor_->streams().Open(kApp, kServer, clock_.Now());
   ASSERT_GE(second, 0);
   const auto ask = [&](int fd, unsigned id, const std::string& name) {
     ByteVector q = MessageMaker(id, test::kRd).Question(name, 1);

@@ -18,10 +18,10 @@
 namespace netstack::dns {
 namespace {
 
-using ::testing::ElementsAre;
-using ::testing::IsEmpty;
 using std::chrono::seconds;
 using test::ScriptedSocket;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
 
 const Endpoint kApp{IpAddress::V4(10, 0, 0, 2), 40000};
 const Endpoint kServer{IpAddress::V4(192, 0, 2, 53), 53};
@@ -109,9 +109,7 @@ class StreamServerTest : public testing::Test {
     server_->Answer(asker_.refs.at(query), AsBytes(message), clock_.Now());
     Turn();
   }
-  std::string sent(size_t i = 0) {
-    return std::exchange(ours(i).sent, "");
-  }
+  std::string sent(size_t i = 0) { return std::exchange(ours(i).sent, ""); }
 
   test::FakeClock clock_;
   test::ScriptedSockets sockets_;
