@@ -322,6 +322,8 @@ struct TtlLimits {
   // Of SERVFAIL and other rcodes that tell of trouble (RFC 9520: 1-300); zero
   // for not at all.
   uint32_t failure = 5;
+
+  friend bool operator==(const TtlLimits&, const TtlLimits&) = default;
 };
 
 // An answer made independent of who asked: question in lower case, id zero, no
