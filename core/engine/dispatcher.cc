@@ -46,7 +46,7 @@ void Dispatcher::Act(const Decision& d) {
       (void)parts_.icmp->Answer(IcmpError::kTimeExceeded, d.packet, now_);
       return;
     case Verdict::kDns:
-      parts_.dns->OnDatagram(d.packet, d.datagram, now_);
+      OnDns(d);
       return;
     case Verdict::kRefuse:
       parts_.drops->Count(d.reason);
@@ -56,6 +56,19 @@ void Dispatcher::Act(const Decision& d) {
       parts_.drops->Count(d.reason);
       return;
   }
+}
+
+// A batch (TunRead::udp_segment) is as many messages as datagrams.
+void Dispatcher::OnDns(const Decision& d) {
+  const Bytes payload = d.datagram.payload;
+  const size_t step = d.udp_segment == 0 ? payload.size() : d.udp_segment;
+  UdpDatagram one = d.datagram;
+  size_t done = 0;
+  do {
+    one.payload = payload.subspan(done, std::min(step, payload.size() - done));
+    parts_.dns->OnDatagram(d.packet, one, now_);
+    done += step;
+  } while (done < payload.size());
 }
 
 // The reassembler counts what it does not keep.

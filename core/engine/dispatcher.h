@@ -71,6 +71,7 @@ class Dispatcher final : public PacketHandler {
   void DecideIcmp(ChecksumTrust trust, Decision& d) const;
   void Act(const Decision& decision);
   void OnFragment(const Packet& fragment);
+  void OnDns(const Decision& decision);
   bool IsOurs(const IpAddress& source) const;
   void CountProtocol(const Packet& packet);
 

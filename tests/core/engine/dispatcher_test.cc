@@ -184,6 +184,19 @@ TEST_P(Dispatch, DnsGoesToTheResolver) {
   EXPECT_EQ(Load16(&udp[10]) & 0x800F, 0x8001);  // an answer, FORMERR
 }
 
+// sendmsg() with UDP_SEGMENT: one packet of the TUN, two messages.
+TEST_P(Dispatch, ABatchOfQueriesIsManyQueries) {
+  Give(Ip(ip_protocol::kUdp,
+          Hex("9c40 0035 0020 0000 1234 0100 0000 0000 0000 0000"
+              "5678 0100 0000 0000 0000 0000")),
+       ChecksumTrust::kTrusted, 12);
+  EXPECT_EQ(dns.stats().asked.malformed, 2u);
+  const std::vector<Reply> replies = rig.TakeReplies();
+  ASSERT_EQ(replies.size(), 2u);
+  EXPECT_EQ(Load16(&replies[0].packet.transport[8]), 0x1234);
+  EXPECT_EQ(Load16(&replies[1].packet.transport[8]), 0x5678);
+}
+
 TEST_P(Dispatch, WhatIsNoDnsIsDroppedAtPort53) {
   Give(Ip(ip_protocol::kUdp, Udp(53)), ChecksumTrust::kTrusted);
   ExpectSilentlyDropped(DropReason::kDnsNotQuery);
