@@ -96,14 +96,6 @@ class SystemSockets final : public Sockets {
     return errno == EINTR ? -EINPROGRESS : -errno;
   }
 
-  int Disconnect(int fd) override {
-    sockaddr none{};
-    none.sa_family = AF_UNSPEC;
-    // Darwin dissolves the association and says so by an error.
-    if (connect(fd, &none, sizeof(none)) == 0) return 0;
-    return errno == EAFNOSUPPORT ? 0 : -errno;
-  }
-
   int TakeError(int fd) override {
     int error = 0;
     socklen_t size = sizeof(error);
