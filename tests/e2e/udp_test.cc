@@ -301,7 +301,8 @@ TEST_P(UdpTest, AppsAreToldWhatTheNetworkSays) {
     app.Set(level(), v4() ? IP_RECVERR : IPV6_RECVERR, 1);
     EXPECT_EQ(app.Connect({ip, port}), 0);
     EXPECT_EQ(app.Send("x"), 0);
-    return app.Receive(seconds(3)).error;
+    // A neighbour is given up after three probes, one a second (arp(7)).
+    return app.Receive(seconds(6)).error;
   };
   uint16_t closed = 0;
   {
