@@ -276,6 +276,7 @@ void Loop::Turn(Instant deadline) {
 void Loop::Trim() {
   trim_at_ = kNever;
   pool_.Trim();
+  TrimLwipHeap();
   udp_->Trim();
   if (ManyBlocksFreed()) ReturnFreeMemory();
   blocks_at_trim_ = GetLwipHeapStats().live;

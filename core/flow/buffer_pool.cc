@@ -1,7 +1,6 @@
 #include "core/flow/buffer_pool.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <new>
 
@@ -21,7 +20,7 @@ Chunk* BufferPool::Allocate(uint32_t capacity) {
   } else {
     const uint64_t size = uint64_t{sizeof(Chunk)} + capacity;
     const bool fits = static_cast<size_t>(size) == size;  // 32-bit systems
-    void* memory = fits ? std::malloc(static_cast<size_t>(size)) : nullptr;
+    void* memory = fits ? small_.Allocate(static_cast<size_t>(size)) : nullptr;
     if (memory == nullptr) {
       ++failures_;
       return nullptr;
@@ -39,7 +38,7 @@ Chunk* BufferPool::Allocate(uint32_t capacity) {
 void BufferPool::Free(Chunk* chunk) {
   used_ -= chunk->capacity;
   if (chunk->capacity != kFullChunk || recycled_count_ == kMaxRecycled) {
-    std::free(chunk);
+    small_.Free(chunk);
     return;
   }
   chunk->next = recycled_;
@@ -76,10 +75,11 @@ void BufferPool::Trim() {
   while (recycled_ != nullptr) {
     Chunk* next = recycled_->next;
     Unpoison(recycled_->data(), recycled_->capacity);
-    std::free(recycled_);
+    small_.Free(recycled_);
     recycled_ = next;
   }
   recycled_count_ = 0;
+  small_.Trim();
 }
 
 }  // namespace netstack

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "core/base/bytes.h"
+#include "core/flow/block_cache.h"
 
 namespace netstack {
 
@@ -71,6 +72,7 @@ class BufferPool {
 
  private:
   static constexpr uint32_t kMaxRecycled = 32;
+  static constexpr size_t kMaxSmallCached = 1024 * 1024;
 
   uint64_t budget_;
   uint64_t used_ = 0;
@@ -79,6 +81,7 @@ class BufferPool {
   uint64_t failures_ = 0;
   Chunk* recycled_ = nullptr;  // full-size chunks, owned
   uint32_t recycled_count_ = 0;
+  BlockCache small_{kMaxSmallCached};
 };
 
 }  // namespace netstack

@@ -1,14 +1,21 @@
 #include "core/lwip/heap.h"
 
-#include <cstdlib>
 #include <cstring>
 
 #include "arch/cc.h"
+#include "core/flow/block_cache.h"
 
 namespace netstack {
 namespace {
 
+// Blocks for a full batch of segments; what is beyond goes back at once.
+constexpr size_t kMaxCached = 512 * 1024;
+
 LwipHeapStats g_stats;
+BlockCache& Cache() {
+  static auto* const cache = new BlockCache(kMaxCached);  // never destroyed
+  return *cache;
+}
 uint32_t g_fault_one_in = 0;
 constexpr uint32_t kFaultSeed = 2463534242u;
 uint32_t g_fault_state = kFaultSeed;
@@ -26,6 +33,8 @@ bool Fault() {
 
 LwipHeapStats GetLwipHeapStats() { return g_stats; }
 
+void TrimLwipHeap() { Cache().Trim(); }
+
 void SetLwipAllocationFaults(uint32_t one_in) {
   g_fault_one_in = one_in;
   g_fault_state = kFaultSeed;
@@ -36,7 +45,7 @@ void SetLwipAllocationFaults(uint32_t one_in) {
 extern "C" {
 
 void* netstack_lwip_malloc(size_t size) {
-  void* p = netstack::Fault() ? nullptr : std::malloc(size);
+  void* p = netstack::Fault() ? nullptr : netstack::Cache().Allocate(size);
   if (p == nullptr) {
     ++netstack::g_stats.failures;
   } else {
@@ -55,7 +64,7 @@ void* netstack_lwip_calloc(size_t count, size_t size) {
 void netstack_lwip_free(void* p) {
   if (p == nullptr) return;
   --netstack::g_stats.live;
-  std::free(p);
+  netstack::Cache().Free(p);
 }
 
 }  // extern "C"
