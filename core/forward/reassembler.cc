@@ -22,6 +22,7 @@
 #include "core/forward/reassembler.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -46,6 +47,9 @@ size_t HeadSize(const Packet& fragment) {
              ? fragment.bytes.size() - fragment.transport.size()
              : fragment.protocol_at;  // without the fragment header
 }
+
+// The header bytes that a packet's length field does not count.
+size_t FixedSize(bool v4) { return v4 ? 0 : kIpV6HeaderSize; }
 
 // RFC 8200, 4.5: a parameter problem that points at the field.
 std::optional<IcmpKind> ParameterProblem(const Packet& fragment,
@@ -91,8 +95,7 @@ Reassembler::Result Reassembler::Add(const Packet& fragment, Instant now) {
     result.complaint = ParameterProblem(fragment, 4);  // payload length
     return drop(DropReason::kBadFragment);
   }
-  const size_t fixed = fragment.is_v4 ? 0 : kIpV6HeaderSize;
-  if (HeadSize(fragment) - fixed + end > kMaxPacket) {
+  if (HeadSize(fragment) - FixedSize(fragment.is_v4) + end > kMaxPacket) {
     result.complaint =
         ParameterProblem(fragment, fragment.protocol_at + 2u);  // offset
     return drop(DropReason::kBadFragment);
@@ -139,8 +142,12 @@ Reassembler::Assembly* Reassembler::FindOrMake(const Packet& fragment,
   while (table_.size() >= options_.max_datagrams) {
     if (!MakeRoom(UINT64_MAX, nullptr)) break;
   }
-  if (!MakeRoom(kAssemblyCost, nullptr)) return nullptr;
-  if (whole_.empty()) whole_.resize(kMaxPacket + kIpV6HeaderSize);
+  if (memory_short_ || !MakeRoom(kAssemblyCost, nullptr)) return nullptr;
+  if (whole_ == nullptr) {
+    whole_.reset(static_cast<std::byte*>(
+        std::malloc(kMaxPacket + kIpV6HeaderSize)));
+    if (whole_ == nullptr) return nullptr;
+  }
   List& list = ListOf(fragment.is_v4);
   const auto a = list.emplace(list.end());
   a->key = key;
@@ -220,7 +227,8 @@ bool Reassembler::Place(Assembly& a, const Packet& fragment) {
   const Bytes bytes = first ? fragment.bytes : fragment.transport;
   const uint64_t cost = bytes.size() + kPieceCost;
   Chunk* chunk = nullptr;
-  if (MakeRoom(cost, &a)) {
+  const bool grows = a.pieces.size() == a.pieces.capacity();
+  if (!(memory_short_ && grows) && MakeRoom(cost, &a)) {
     chunk = pool_->Allocate(static_cast<uint32_t>(bytes.size()));
   }
   if (chunk == nullptr) {
@@ -252,7 +260,13 @@ MutableBytes Reassembler::Join(Assembly& a) {
   }
   const Packet first = *ParsePacket(FirstFragment(a));
   const size_t head = HeadSize(first);
-  std::byte* out = whole_.data();
+  // Each fragment was short enough with headers of its own; but the whole gets
+  // the first one's, which may have more of them.
+  if (head - FixedSize(first.is_v4) + a.end > kMaxPacket) {
+    GiveUp(self, DropReason::kBadFragment);
+    return {};
+  }
+  std::byte* out = whole_.get();
   std::memcpy(out, first.bytes.data(), head);
   for (const Piece& piece : a.pieces) {
     std::memcpy(out + head + piece.offset, piece.data(), piece.size);

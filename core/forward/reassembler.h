@@ -8,7 +8,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <list>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -45,6 +47,10 @@ class Reassembler {
   Reassembler& operator=(const Reassembler&) = delete;
 
   void Configure(const Options& options) { options_ = options; }
+
+  // While memory is short no datagram is begun, and those that are there take
+  // only what they have places for (DropReason::kNoMemory).
+  void set_memory_short(bool is) { memory_short_ = is; }
 
   struct Result {
     // The whole packet when this fragment was the last one missing, valid
@@ -132,7 +138,12 @@ class Reassembler {
   absl::flat_hash_map<Key, List::iterator, Hash> table_;
   uint64_t bytes_ = 0;
   FragmentStats stats_;
-  std::vector<std::byte> whole_;  // empty until the first fragment comes
+  bool memory_short_ = false;
+  struct Release {
+    void operator()(std::byte* p) const { std::free(p); }
+  };
+  // Null until the first fragment comes. By malloc(3), which may fail.
+  std::unique_ptr<std::byte, Release> whole_;
 };
 
 }  // namespace netstack

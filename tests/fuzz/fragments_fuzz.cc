@@ -5,7 +5,8 @@
 // hold; a whole packet parses, is no fragment, and every byte of its payload
 // is one that a fragment brought for that place; at the end nothing is left.
 //
-// Steps: 0-5 a fragment (id, offset / 8, size, flags), 6 a raw packet, 7 time.
+// Steps: 0-5 a fragment (id and how many headers, offset / 8, size, flags), 6 a
+// raw packet, 7 time.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -77,7 +78,39 @@ class World {
     for (size_t i = 0; i < payload.size(); ++i) {
       payload[i] = Content(spec.offset + static_cast<uint32_t>(i), other);
     }
-    Give(test::MakeFragment(family, spec, payload));
+    ByteVector packet = test::MakeFragment(family, spec, payload);
+    // Headers before the fragment's own, as large as they can be: they make
+    // the whole longer than each fragment told.
+    if ((flags & 0x40) != 0) packet = WithHeaders(family, packet, id >> 4);
+    Give(packet);
+  }
+
+  // Of IPv6 `count` (at most 7) destination options of 2 KiB, of IPv4 options.
+  ByteVector WithHeaders(const test::Family& family, const ByteVector& packet,
+                         size_t count) {
+    if (family.v4()) {
+      ByteVector longer = packet;
+      const size_t size = std::min<size_t>(count, 10) * 4;
+      longer.insert(longer.begin() + 20, size, std::byte{1});
+      if (longer.size() > 65'535) return packet;
+      Store8(&longer[0], static_cast<uint8_t>(0x45 + size / 4));
+      Store16(&longer[2], static_cast<uint16_t>(longer.size()));
+      test::FixV4Checksum(longer);
+      return longer;
+    }
+    count = std::min<size_t>(count, 7);
+    if (count == 0) return packet;
+    ByteVector options(count * 2048);
+    for (size_t i = 0; i < count; ++i) {
+      Store8(&options[i * 2048], i + 1 < count ? 60 : 44);
+      Store8(&options[i * 2048 + 1], 255);
+    }
+    ByteVector longer = packet;
+    longer.insert(longer.begin() + 40, options.begin(), options.end());
+    if (longer.size() > 65'535 + 40) return packet;
+    Store16(&longer[4], static_cast<uint16_t>(longer.size() - 40));
+    Store8(&longer[6], 60);
+    return longer;
   }
 
   void Raw() {

@@ -55,6 +55,11 @@ def fragment_cases():
         "60000000001c2c40" "fd000000000000000000000000000002"
         "20010db8000000000000000000000001" "3c00000100000001"
         "1100010400000000" "000100020000000000000000")
+    # The first one's headers make the whole longer than 64 KiB.
+    cases["headers_too_long"] = b"\0" + bytes(
+        [0, 0x79, 0, 48, MORE | 0x40, 0, 9, 6, 78, MORE, 0, 9, 56, 249, 0])
+    cases["headers_v4"] = b"\0" + bytes(
+        [0, 0xA1, 0, 48, MORE | 0x40, 0, 1, 6, 10, 0])
     cases["raw_options_behind"] = b"\0" + bytes([6, len(v6)]) + v6
     v4 = bytes.fromhex("45000024000720004011000" "00a000002c0000201"
                        "00010002001000000000000000000000")

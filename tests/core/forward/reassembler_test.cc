@@ -370,6 +370,27 @@ TEST_P(Fragments, TheBudgetIsAsked) {
   EXPECT_GT(reassembler->stats().bytes, 2 * Reassembler::kFloor);
 }
 
+TEST_P(Fragments, WhileMemoryIsShortNothingIsBegun) {
+  const ByteVector payload = Pattern(64);
+  const auto cut = CutIntoFragments(family(), {.id = 1}, payload, 16);
+  for (int i : {0, 1, 2}) Give(cut[static_cast<size_t>(i)]);
+  const auto other = CutIntoFragments(family(), {.id = 2}, payload, 16);
+  Give(other[0]);
+  reassembler->set_memory_short(true);
+  Give({.id = 3}, Pattern(16));
+  EXPECT_EQ(dropped(DropReason::kNoMemory), 1u);
+  // A vector of three has a place for a fourth, one of one for none.
+  ExpectWhole(Give(cut[3]), 17, payload);
+  Give(other[1]);
+  EXPECT_EQ(dropped(DropReason::kNoMemory), 2u);
+  reassembler->set_memory_short(false);
+  Give(other[1]);
+  Give(other[2]);
+  ExpectWhole(Give(other[3]), 17, payload);
+  Give({.id = 3}, Pattern(16));
+  EXPECT_EQ(reassembler->stats().held, 1u);
+}
+
 // RFC 3168, section 5.3.
 TEST_P(Fragments, EcnMarksOfAll) {
   const auto give = [&](uint32_t id, uint8_t a, uint8_t b) {
@@ -417,6 +438,68 @@ TEST(FragmentsV4, OptionsAreTheFirstFragments) {
   ASSERT_TRUE(packet);
   EXPECT_EQ(whole.size(), 24u + 21u);
   EXPECT_EQ(packet->transport.size(), 21u);
+}
+
+// The first fragment's headers become the datagram's, and each fragment was
+// measured with its own: so the whole may be longer than a packet can be.
+TEST(FragmentsV4, OptionsThatMakeTheWholeTooLong) {
+  BufferPool pool(0);
+  DropCounters drops;
+  Reassembler reassembler(&pool, &drops, {}, SipHashKey{1, 2});
+  const Instant now{std::chrono::hours(1)};
+  ByteVector first = MakeFragment(kV4, {}, Pattern(65472));
+  Store8(&first[0], 0x4F);
+  first.insert(first.begin() + 20, 40, std::byte{1});  // no operation
+  Store16(&first[2], static_cast<uint16_t>(first.size()));
+  FixV4Checksum(first);
+  ASSERT_TRUE(reassembler.Add(*ParsePacket(first), now).whole.empty());
+  const ByteVector last =
+      MakeFragment(kV4, {.offset = 65472, .more = false}, Pattern(43));
+  EXPECT_TRUE(reassembler.Add(*ParsePacket(last), now).whole.empty());
+  EXPECT_EQ(drops.packets()[static_cast<size_t>(DropReason::kBadFragment)],
+            2u);
+  EXPECT_EQ(reassembler.stats().bytes, 0u);
+  EXPECT_EQ(reassembler.stats().datagrams, 0u);
+}
+
+TEST(FragmentsV6, ExtensionHeadersThatMakeTheWholeTooLong) {
+  BufferPool pool(0);
+  DropCounters drops;
+  Reassembler reassembler(&pool, &drops, {.max_fragments = 128},
+                          SipHashKey{1, 2});
+  const Instant now{std::chrono::hours(1)};
+  // Seven destination options of 2 KiB each stand before the fragment header.
+  ByteVector options;
+  for (int i = 0; i < 7; ++i) {
+    ByteVector header(2048);
+    Store8(&header[0], i < 6 ? 60 : 44);
+    Store8(&header[1], 255);
+    options = Concat(options, header);
+  }
+  const auto give_first = [&](size_t size, uint32_t id) {
+    ByteVector header = Hex("1100000100000000");  // offset 0, more
+    Store32(&header[4], id);
+    const ByteVector packet =
+        MakeIp(kV6.app, kV6.remote, 60,
+               Concat(options, Concat(header, Pattern(size))));
+    return reassembler.Add(*ParsePacket(packet), now).whole.size();
+  };
+  const auto give_last = [&](uint16_t offset, size_t size, uint32_t id) {
+    const ByteVector packet = MakeFragment(
+        kV6, {.id = id, .offset = offset, .more = false}, Pattern(size));
+    return reassembler.Add(*ParsePacket(packet), now).whole.size();
+  };
+  // The longest that there can be, and a byte more, in both orders.
+  const size_t most = 65535 - options.size();
+  EXPECT_EQ(give_first(48000, 1), 0u);
+  EXPECT_EQ(give_last(48000, most - 48000, 1), 40u + 65535u);
+  EXPECT_EQ(give_first(48000, 2), 0u);
+  EXPECT_EQ(give_last(48000, most - 48000 + 1, 2), 0u);
+  EXPECT_EQ(give_last(48000, 17535, 3), 0u);
+  EXPECT_EQ(give_first(48000, 3), 0u);
+  EXPECT_EQ(drops.packets()[static_cast<size_t>(DropReason::kBadFragment)],
+            4u);
+  EXPECT_EQ(reassembler.stats().datagrams, 0u);
 }
 
 TEST(FragmentsV6, ExtensionHeadersOnBothSides) {
