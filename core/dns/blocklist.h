@@ -9,7 +9,7 @@
 // How this works
 //
 // Names are kept as text with their labels reversed ("com.example.ads"),
-// sorted, in blocks of 16, each name being what differs from the one before it
+// sorted, in blocks of 8, each name being what differs from the one before it
 // (front coding). A hash table leads to the block: 32 bits per name, which are
 // the block's number and as many bits of the name's hash as are left. A name is
 // looked up once per label: most probes end at the hash table, the others
@@ -117,8 +117,9 @@ class Blocklist {
  private:
   friend class BlocklistBuilder;
 
-  // The meta byte of `key`, the reversed text of a name; nullopt if absent.
-  std::optional<uint8_t> FindKey(absl::string_view key) const;
+  // The meta byte of `key`, the reversed text of a name, and its hash; nullopt
+  // if absent.
+  std::optional<uint8_t> FindKey(absl::string_view key, uint64_t hash) const;
   std::optional<uint8_t> FindInBlock(size_t block, absl::string_view key) const;
 
   SipHashKey key_;
@@ -126,6 +127,7 @@ class Blocklist {
   // Names in the lists have so many labels; others need no probe.
   uint8_t fewest_labels_ = 1;
   uint8_t most_labels_ = 0;
+  bool has_exceptions_ = false;  // else the first match is the answer
   unsigned block_bits_ = 0;
   std::vector<uint32_t> slots_;  // 0: empty; else hash bits and block + 1
   std::vector<uint8_t> blocks_;
