@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/dns/known_names.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/core/dns/test_messages.h"
@@ -221,6 +222,20 @@ TEST_F(PolicyTest, BuiltInNames) {
   EXPECT_EQ(Decide("doh.corp.example").source, PolicySource::kDohName);
   EXPECT_EQ(Decide("dns.quad9.net").action, PolicyAction::kPass);
   EXPECT_EQ(Decide("google").action, PolicyAction::kPass);
+}
+
+// Each once, and none below another, which would say nothing.
+TEST(KnownNames, SayEachThingOnce) {
+  std::vector<DnsName> names;
+  for (absl::string_view text : KnownDohNames()) {
+    const auto name = DnsName::FromText(text);
+    ASSERT_TRUE(name.has_value()) << text;
+    for (const DnsName& other : names) {
+      EXPECT_FALSE(name->IsWithin(other)) << text;
+      EXPECT_FALSE(other.IsWithin(*name)) << text;
+    }
+    names.push_back(*name);
+  }
 }
 
 TEST_F(PolicyTest, AliasesAreCheckedLikeNames) {
