@@ -226,6 +226,10 @@ void ControlD::Apply(DnsConfig& dns) const {
   Header("x-cd-ip", config_.client_ip, upstream);
   Header("x-cd-mac", config_.client_mac, upstream);
   Header("x-cd-os", config_.client_os, upstream);
+  if (config_.client_id_preference != v1::CONTROL_D_CLIENT_ID_UNSPECIFIED) {
+    // ctrld's numbers: 1 the MAC address, 2 the host's name.
+    Header("x-cd-cpref", absl::StrCat(config_.client_id_preference), upstream);
+  }
   std::erase_if(dns.groups,
                 [](const DnsGroupConfig& g) { return g.name == kGroup; });
   dns.groups.push_back(std::move(group));

@@ -3,6 +3,7 @@
 #include <curl/curl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <utility>
@@ -84,15 +85,20 @@ std::optional<std::string> Pin(const Struct& s) {
     return it->second.string_value();
   }
   if (it->second.kind_case() != Value::kNumberValue) return std::nullopt;
-  return absl::StrCat(std::llround(it->second.number_value()));
+  const double number = it->second.number_value();
+  // Not a PIN that anybody can name, but one all the same: closed, not open.
+  if (!(number >= 0 && number < 1e15)) return absl::StrCat(number);
+  return absl::StrCat(std::llround(number));
 }
 
 absl::Status Refused(const Struct& answer, long http) {
   const Struct& error = Part(answer, "error");
   const auto code = error.fields().find("code");
+  // A number of JSON may be larger than any int.
   const int number = code == error.fields().end()
                          ? 0
-                         : static_cast<int>(code->second.number_value());
+                         : static_cast<int>(std::clamp(
+                               code->second.number_value(), 0.0, 999'999.0));
   std::string message =
       absl::StrCat("Control D's API refuses (HTTP ", http,
                    number == 0 ? "" : absl::StrCat(", code ", number),

@@ -106,6 +106,9 @@ void Check(const ControlDConfig& c, std::vector<ConfigProblem>& problems) {
   check.Plain("client_ip", c.client_ip, kMaxFact);
   check.Plain("client_mac", c.client_mac, kMaxFact);
   check.Plain("client_os", c.client_os, kMaxFact);
+  if (!v1::ControlDClientId_IsValid(c.client_id_preference)) {
+    check.Fail("client_id_preference", "not a known value.");
+  }
 }
 
 std::string Hidden(const std::string& secret) {
@@ -139,6 +142,7 @@ void ReadControlD(const v1::ControlDConfig& in, ControlDConfig& out,
   out.client_ip = in.client_ip();
   out.client_mac = in.client_mac();
   out.client_os = in.client_os();
+  out.client_id_preference = in.client_id_preference();
   Check(out, problems);
 }
 
@@ -157,6 +161,7 @@ void WriteControlD(const ControlDConfig& in, v1::ControlDConfig& out) {
   out.set_client_ip(in.client_ip);
   out.set_client_mac(in.client_mac);
   out.set_client_os(in.client_os);
+  out.set_client_id_preference(in.client_id_preference);
 }
 
 v1::Config WithoutSecrets(v1::Config config) {
@@ -197,6 +202,8 @@ std::vector<std::string> ControlDDifference(const ControlDConfig& a,
   compare("client_ip", a.client_ip == b.client_ip);
   compare("client_mac", a.client_mac == b.client_mac);
   compare("client_os", a.client_os == b.client_os);
+  compare("client_id_preference",
+          a.client_id_preference == b.client_id_preference);
   return out;
 }
 

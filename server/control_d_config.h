@@ -29,6 +29,8 @@ struct ControlDConfig {
   std::string client_ip;
   std::string client_mac;
   std::string client_os;
+  v1::ControlDClientId client_id_preference =
+      v1::CONTROL_D_CLIENT_ID_UNSPECIFIED;
 
   bool enabled() const {
     return !resolver_id.empty() || !provision_token.empty();

@@ -175,6 +175,21 @@ TEST_F(ControlDTest, ASocketThatCannotBeProtectedIsNotUsed) {
   EXPECT_EQ(api_.Requests(), "");
 }
 
+// Numbers of JSON have no bounds.
+TEST_F(ControlDTest, NumbersBeyondReason) {
+  api_.Answer(403, "{\"error\": {\"message\": \"m\", \"code\": 1e300}}");
+  EXPECT_EQ(Fetch(Config(), "abc").status().code(),
+            absl::StatusCode::kPermissionDenied);
+  for (const char* pin : {"1e300", "-7"}) {
+    api_.Answer(200, Api::Resolver(pin));
+    const auto resolver = Fetch(Config(), "abc");
+    ASSERT_TRUE(resolver.ok());
+    EXPECT_TRUE(resolver->pin.has_value()) << "closed, not open";
+  }
+  api_.Answer(200, Api::Resolver("42"));
+  EXPECT_EQ(Fetch(Config(), "abc")->pin, "42");
+}
+
 TEST(ControlDState, SurvivesTheFile) {
   ControlDResolver resolver{"u", "https://h.example/x", {"a", "b"}, "007"};
   EXPECT_EQ(FromStateText(ToStateText(resolver)), resolver);
@@ -183,6 +198,33 @@ TEST(ControlDState, SurvivesTheFile) {
   for (const char* damaged : {"", "{", "{}", "{\"uid\":\"u\"}", "null"}) {
     EXPECT_EQ(FromStateText(damaged), std::nullopt) << damaged;
   }
+}
+
+TEST_F(ControlDTest, QueriesCarryTheDevicesFacts) {
+  ControlDConfig config = Config();
+  config.state_file = api_.File("state");
+  std::ofstream(config.state_file)
+      << ToStateText({"abc", "https://h.example/x", {}, std::nullopt});
+  config.client_host = "laptop";
+  config.client_mac = "02:00:00:00:00:01";
+  using Headers = std::vector<std::pair<std::string, std::string>>;
+  const auto headers = [&] {
+    EventLog events;
+    ControlD control(
+        sockets_, [] {}, &events);
+    control.Begin(config);
+    DnsConfig dns;
+    control.Apply(dns);
+    EXPECT_EQ(dns.default_group, "control-d");
+    return dns.groups.empty() ? Headers()
+                              : dns.groups.back().upstreams[0].http_headers;
+  };
+  EXPECT_EQ(headers(), (Headers{{"x-cd-host", "laptop"},
+                                {"x-cd-mac", "02:00:00:00:00:01"}}));
+  config.client_id_preference = v1::CONTROL_D_CLIENT_ID_MAC;
+  EXPECT_EQ(headers().back(), (Headers::value_type{"x-cd-cpref", "1"}));
+  config.client_id_preference = v1::CONTROL_D_CLIENT_ID_HOST;
+  EXPECT_EQ(headers().back(), (Headers::value_type{"x-cd-cpref", "2"}));
 }
 
 // The whole: a stack that asks the API through its own sockets.
