@@ -66,7 +66,8 @@ struct HttpsTransport::Exchange {
   CURL* handle = nullptr;
   UpstreamQuery query;
   Instant sent{};
-  std::string url;  // with GET
+  std::shared_ptr<void> resolve;  // read by curl while it begins
+  std::string url;                // with GET
   std::string body;
   char error[CURL_ERROR_SIZE] = {};
 };
@@ -265,7 +266,6 @@ HttpsTransport::~HttpsTransport() {
     if (socket.owner == this) socket.owner = nullptr;
   }
   curl_slist_free_all(static_cast<curl_slist*>(headers_));
-  curl_slist_free_all(static_cast<curl_slist*>(resolve_));
   auto& all = client_->transports_;
   all.erase(std::find(all.begin(), all.end(), this));
 }
@@ -302,20 +302,13 @@ void HttpsTransport::SetAddresses(std::span<const Endpoint> servers) {
                     : absl::StrAppend(out, "[", e.ip.ToString(), "]");
       }));
   if (text == resolve_text_) return;
+  curl_slist* list = curl_slist_append(nullptr, text.c_str());
+  if (list == nullptr) return;
   resolve_text_ = std::move(text);
-  // Requests under way have read the old list: it is used at their start,
-  // which curl_multi_add_handle() may put off, so it is kept by appending.
-  auto* list = static_cast<curl_slist*>(resolve_);
-  curl_slist* fresh = curl_slist_append(nullptr, resolve_text_.c_str());
-  if (fresh == nullptr) return;
-  if (exchanges_.empty()) {
-    curl_slist_free_all(list);
-  } else {
-    curl_slist* last = fresh;
-    while (last->next != nullptr) last = last->next;
-    last->next = list;
-  }
-  resolve_ = fresh;
+  // curl reads the list some time after curl_multi_add_handle(), so that
+  // requests that have begun keep theirs.
+  resolve_ = {
+      list, [](void* l) { curl_slist_free_all(static_cast<curl_slist*>(l)); }};
 }
 
 void* HttpsTransport::NewHandle() {
@@ -384,7 +377,8 @@ bool HttpsTransport::Prepare(Exchange* exchange, bool fresh) {
     curl_easy_setopt(h, CURLOPT_POSTFIELDSIZE,
                      static_cast<long>(message.size()));
   }
-  curl_easy_setopt(h, CURLOPT_RESOLVE, resolve_);
+  exchange->resolve = resolve_;
+  curl_easy_setopt(h, CURLOPT_RESOLVE, resolve_.get());
   curl_easy_setopt(h, CURLOPT_FRESH_CONNECT, fresh ? 1L : 0L);
   curl_easy_setopt(h, CURLOPT_WRITEDATA, exchange);
   curl_easy_setopt(h, CURLOPT_PRIVATE, exchange);
@@ -412,6 +406,7 @@ void HttpsTransport::Recycle(Exchange* exchange) {
     return;
   }
   curl_easy_setopt(exchange->handle, CURLOPT_ERRORBUFFER, nullptr);
+  curl_easy_setopt(exchange->handle, CURLOPT_RESOLVE, nullptr);
   curl_easy_setopt(exchange->handle, CURLOPT_FORBID_REUSE, 0L);
   idle_handles_.push_back(exchange->handle);
 }

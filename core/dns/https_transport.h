@@ -122,8 +122,8 @@ class HttpsTransport final : public Transport {
   HttpsClient* const client_;
   ExchangeListener* const listener_;
   const Options options_;
-  void* headers_ = nullptr;  // curl_slist
-  void* resolve_ = nullptr;  // curl_slist
+  void* headers_ = nullptr;        // curl_slist
+  std::shared_ptr<void> resolve_;  // curl_slist; requests share it
   std::string resolve_text_;
   std::vector<void*> idle_handles_;
   absl::flat_hash_map<ExchangeId, std::unique_ptr<Exchange>> exchanges_;

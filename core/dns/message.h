@@ -371,7 +371,8 @@ enum class ExtendedError : uint16_t {
 
 struct WriteOptions {
   // Bytes that the asker can take: UdpLimit(), or kMaxMessageSize over TCP. A
-  // larger answer becomes its question with TC set (RFC 2181, section 9).
+  // larger answer becomes its question with TC set (RFC 2181, section 9), but
+  // first loses the extended error, and at kMaxMessageSize the OPT record.
   size_t limit = kMaxMessageSize;
   // Seconds since the answer came; TTLs are told less by it.
   uint32_t age = 0;

@@ -220,11 +220,15 @@ Bytes WriteQuery(const QueryToUpstream& query, MutableBytes out) {
 
 Bytes WriteAnswer(const Query& query, const StoredAnswer& stored,
                   const WriteOptions& options, MutableBytes out) {
-  const size_t size =
-      stored.size_ + AnswerOptSize(query, options.extended_error);
-  if (size > options.limit || size > kMaxMessageSize) {
-    return WriteTruncatedAnswer(query, out);
-  }
+  const size_t limit = std::min(options.limit, kMaxMessageSize);
+  std::optional<ExtendedError> error = options.extended_error;
+  bool opt = query.edns.present;
+  if (stored.size_ + AnswerOptSize(query, error) > limit) error.reset();
+  // Of the largest messages the records count more than our OPT: over TCP
+  // there is no way to ask again for more room.
+  if (limit == kMaxMessageSize && stored.size_ + kOptSize > limit) opt = false;
+  const size_t size = stored.size_ + (opt ? AnswerOptSize(query, error) : 0);
+  if (size > limit) return WriteTruncatedAnswer(query, out);
   Writer w(out);
   if (!w.Fits(size)) return {};
   w.Put(stored.message());
@@ -244,9 +248,7 @@ Bytes WriteAnswer(const Query& query, const StoredAnswer& stored,
     Store32(ttl_at,
             ttl > options.age ? ttl - options.age : options.expired_ttl);
   }
-  if (query.edns.present) {
-    PutAnswerOpt(w, query, stored.rcode_, options.extended_error);
-  }
+  if (opt) PutAnswerOpt(w, query, stored.rcode_, error);
   return w.Finish();
 }
 

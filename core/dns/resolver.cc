@@ -56,6 +56,12 @@ constexpr Duration kLookupAgain = seconds(5);
 constexpr Duration kTellFailOpenEvery = seconds(10);
 // RFC 8467, section 4.1.
 constexpr uint16_t kPadding = 128;
+// How long a server that does not know EDNS is asked without it.
+constexpr Duration kWithoutEdns = std::chrono::minutes(10);
+// Aliases and targets of one answer. Each goes through rules and lists, so that
+// a message full of them would hold up the loop; resolvers end chains at a
+// dozen.
+constexpr size_t kMaxTargets = 128;
 
 struct Group {
   std::string name;
@@ -200,7 +206,8 @@ class ResolverImpl final : public Resolver, public ExchangeListener {
   Result Now(DnsReply reply, Instant started);
   Group* GroupOf(const dns::PolicyDecision& decision);
   void ByPolicy(const dns::Query& query, const dns::PolicyDecision& decision,
-                bool of_answer, MutableBytes out, DnsReply* reply);
+                bool of_answer, size_t limit, MutableBytes out,
+                DnsReply* reply);
   bool FromCache(const dns::Query& query, const IpAddress& client,
                  const dns::PolicyDecision& decision, uint16_t group,
                  const dns::Cache::Hit& hit, size_t limit, MutableBytes out,
@@ -210,7 +217,8 @@ class ResolverImpl final : public Resolver, public ExchangeListener {
   std::vector<Upstream*> OrderOf(const Group& group) const;
   void TryNext(Job* job);
   void AskProbes(Job* job);
-  std::optional<ExchangeError> Ask(Job* job, Upstream* upstream);
+  std::optional<ExchangeError> Ask(Job* job, Upstream* upstream,
+                                   bool edns = true);
   std::optional<ExchangeError> SendTo(Job* job, Attempt* attempt, bool fresh);
   dns::NameCase RandomCase(const dns::DnsName& name);
   bool FailOpen(Job* job);
@@ -337,7 +345,7 @@ Resolver::Result ResolverImpl::Resolve(const DnsQuestion& question, Instant now,
     asked.name = *decision.cname;
     asked.upper = {};
   } else if (decision.action != dns::PolicyAction::kPass) {
-    ByPolicy(*query, decision, /*of_answer=*/false, told_, &reply);
+    ByPolicy(*query, decision, /*of_answer=*/false, limit, told_, &reply);
     return Now(reply, now);
   }
   Group* group = GroupOf(decision);
@@ -351,6 +359,7 @@ Resolver::Result ResolverImpl::Resolve(const DnsQuestion& question, Instant now,
         (hit->refresh || (it != jobs_.end() && now < it->second->stale_at));
     if (!wait && FromCache(*query, question.client.ip, decision, group->number,
                            *hit, limit, told_, &reply)) {
+      asked.recursion_desired = true;  // what is fetched is for all
       if (hit->refresh && !shut_) (void)FindOrStart(asked, group);
       return Now(reply, now);
     }
@@ -411,7 +420,7 @@ Group* ResolverImpl::GroupOf(const dns::PolicyDecision& decision) {
 // Blocked, or rewritten to what the rule itself says.
 void ResolverImpl::ByPolicy(const dns::Query& query,
                             const dns::PolicyDecision& decision, bool of_answer,
-                            MutableBytes out, DnsReply* reply) {
+                            size_t limit, MutableBytes out, DnsReply* reply) {
   reply->source = DnsSource::kPolicy;
   reply->failure = DnsFailure::kNone;
   reply->action = decision.action;
@@ -421,11 +430,15 @@ void ResolverImpl::ByPolicy(const dns::Query& query,
                    ? std::string(decision.by)
                    : absl::StrCat(decision.by, ": ", decision.via);
   reply->rule = rule_text_;
+  const MutableBytes room = out.first(std::min(out.size(), limit));
   reply->message =
       decision.action == dns::PolicyAction::kBlock
-          ? dns::WriteBlockAnswer(query, decision.block, decision.ttl, out)
+          ? dns::WriteBlockAnswer(query, decision.block, decision.ttl, room)
           : dns::WriteRewriteAnswer(query, decision.cname, *decision.addresses,
-                                    decision.ttl, out);
+                                    decision.ttl, room);
+  if (reply->message.empty()) {  // two names of 255 bytes, say
+    reply->message = dns::WriteTruncatedAnswer(query, out);
+  }
 }
 
 // An answer that is kept passes the policy as it is now. True: `reply` is
@@ -441,7 +454,7 @@ bool ResolverImpl::FromCache(const dns::Query& query, const IpAddress& client,
     const dns::PolicyDecision of_answer =
         policy_.DecideAnswer(decision, client, *view);
     if (of_answer.action == dns::PolicyAction::kBlock) {
-      ByPolicy(query, of_answer, /*of_answer=*/true, out, reply);
+      ByPolicy(query, of_answer, /*of_answer=*/true, limit, out, reply);
       return true;
     }
     passed_again = true;
@@ -559,7 +572,8 @@ void ResolverImpl::AskProbes(Job* job) {
   }
 }
 
-std::optional<ExchangeError> ResolverImpl::Ask(Job* job, Upstream* upstream) {
+std::optional<ExchangeError> ResolverImpl::Ask(Job* job, Upstream* upstream,
+                                               bool edns) {
   if (upstream->options.kind == DnsUpstreamKind::kSystem) {
     RefreshSystem(upstream);
   }
@@ -567,7 +581,7 @@ std::optional<ExchangeError> ResolverImpl::Ask(Job* job, Upstream* upstream) {
   attempt.upstream = upstream;
   attempt.sent = now_;
   attempt.id = ++last_exchange_;
-  attempt.edns = upstream->edns;
+  attempt.edns = edns && now_ >= upstream->edns_again;
   const bool known = !upstream->addresses.empty();
   if (!known && upstream->port == 0) return ExchangeError::kNoAddress;
   if (!upstream->configured_addresses && upstream->lookups == 0 &&
@@ -725,7 +739,8 @@ void ResolverImpl::OnAnswer(ExchangeId id, Bytes answer) {
   event.id = id;
   const auto view = dns::ParseAnswer(answer);
   // Truncated over a stream, where there is room for all: no answer.
-  if (view && !view->truncated()) {
+  if (view && !view->truncated() &&
+      view->TargetNames(kMaxTargets + 1).size() <= kMaxTargets) {
     event.answered = true;
     event.answer = dns::StoredAnswer(*view, options_.cache.ttl);
   } else {
@@ -792,6 +807,12 @@ void ResolverImpl::HandleAnswer(Job* job, Attempt* attempt,
                                       "it answers again");
   }
   const auto rcode = static_cast<uint16_t>(answer.rcode());
+  constexpr auto kFormErr = static_cast<uint16_t>(dns::Rcode::kFormErr);
+  // A server that does not know EDNS (RFC 6891, section 7): FORMERR alone does
+  // not say so, an app can have that for a question of its own making.
+  if (!attempt->edns && rcode != kFormErr && now_ >= upstream->edns_again) {
+    upstream->edns_again = now_ + kWithoutEdns;
+  }
   const auto& bad = options_.failover_rcodes;
   if (std::find(bad.begin(), bad.end(), rcode) == bad.end()) {
     job->answer = std::move(answer);
@@ -804,10 +825,8 @@ void ResolverImpl::HandleAnswer(Job* job, Attempt* attempt,
       absl::StrCat("answered ", dns::RcodeName(answer.rcode()));
   job->bad_answer = std::move(answer);
   job->bad_answer_by = upstream;
-  if (rcode == 1 && attempt->edns && upstream->edns) {
-    // An old server that does not know EDNS (RFC 6891, section 7).
-    upstream->edns = false;
-    if (!Ask(job, upstream)) {
+  if (rcode == kFormErr && attempt->edns) {
+    if (!Ask(job, upstream, /*edns=*/false)) {
       job->next_try = now_ + upstream->Patience(options_);
       Arm(job);
       return;
@@ -886,7 +905,10 @@ void ResolverImpl::Finish(Job* job) {
 
 void ResolverImpl::Deliver() {
   for (const std::unique_ptr<Job>& job : std::exchange(done_, {})) {
-    if (!job->answer.empty() && job->lookups.empty()) {
+    // Without RD a server tells what it happens to know, which may be nothing
+    // (RFC 1035, 4.1.1): that is for its asker only.
+    if (!job->answer.empty() && job->lookups.empty() &&
+        job->query.recursion_desired) {
       // Whether it passes is found for each waiter; the mark says so only when
       // nobody else's answer can differ.
       cache_.Insert(KeyOf(job->query, job->group_number), job->answer,
@@ -921,7 +943,8 @@ DnsReply ResolverImpl::ReplyOf(const Job* job, const Waiter& waiter,
   const dns::PolicyDecision decision =
       policy_.Decide(waiter.query, waiter.client);
   if (decision.action == dns::PolicyAction::kBlock) {
-    ByPolicy(waiter.query, decision, /*of_answer=*/false, out, &reply);
+    ByPolicy(waiter.query, decision, /*of_answer=*/false, waiter.limit, out,
+             &reply);
   } else if (job != nullptr && job->failure == DnsFailure::kNone) {
     ReplyWithAnswer(*job, waiter, decision, out, &reply);
   } else {
@@ -965,13 +988,17 @@ void ResolverImpl::ReplyWithAnswer(const Job& job, const Waiter& waiter,
     reply->message = dns::WriteRewriteAnswer(
         waiter.query, &*waiter.rewrite_to, addresses, decision.ttl,
         out.first(std::min(out.size(), waiter.limit)));
+    if (reply->message.empty()) {
+      reply->message = dns::WriteTruncatedAnswer(waiter.query, out);
+    }
     return;
   }
   if (view) {
     const dns::PolicyDecision of_answer =
         policy_.DecideAnswer(decision, waiter.client, *view);
     if (of_answer.action == dns::PolicyAction::kBlock) {
-      ByPolicy(waiter.query, of_answer, /*of_answer=*/true, out, reply);
+      ByPolicy(waiter.query, of_answer, /*of_answer=*/true, waiter.limit, out,
+               reply);
       return;
     }
   }
@@ -1311,6 +1338,7 @@ void ResolverImpl::OnNetworkChanged(Instant now) {
   ForEachUpstream([&](Upstream* upstream) {
     upstream->health.Forget();
     upstream->latency = {};
+    upstream->edns_again = {};
     // The old addresses serve until others are known. The system's are looked
     // at before the next query.
     upstream->addresses_expire = now;

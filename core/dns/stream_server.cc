@@ -14,7 +14,9 @@
 //
 // Ends. The app's FIN: what was asked is still answered, then our end closes.
 // An app that resets: answers to come find the connection gone. Nothing asked,
-// or nothing taken, for `idle`: closed.
+// or nothing taken, for `idle`: closed. Beyond max_connections the one that is
+// idle longest makes way (RFC 7766, 6.2.3), so that no app keeps others out by
+// connections that ask nothing.
 //
 // A connection is never freed inside its own event: it is marked and swept in
 // OnTurn().
@@ -35,6 +37,9 @@ namespace {
 // Answers that may wait for one app: two of the largest.
 constexpr size_t kMaxHeld = 128 * 1024;
 constexpr size_t kReadSize = 16 * 1024;
+// How long a connection has for its first or next query before another one may
+// take its place.
+constexpr Duration kLeastIdle = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -54,7 +59,9 @@ int StreamServer::Open(const Endpoint& app, const Endpoint& server,
     ++stats_.refused;
     return error;
   };
-  if (open_ >= options_.max_connections) return refuse(-EMFILE);
+  if (open_ >= options_.max_connections && !MakeRoom(now)) {
+    return refuse(-EMFILE);
+  }
   Connection* c = connections_.Allocate();
   if (c == nullptr) return refuse(-ENOMEM);
   const SocketPair pair = sockets_->OpenPair();
@@ -79,6 +86,19 @@ int StreamServer::Open(const Endpoint& app, const Endpoint& server,
   ++stats_.opened;
   Rearm(c);
   return pair.first;
+}
+
+bool StreamServer::MakeRoom(Instant now) {
+  Connection* oldest = nullptr;
+  connections_.ForEach([&](Connection* c) {
+    if (c->closed || c->in_flight > 0 || !c->out.empty()) return;
+    if (now < c->last_active + kLeastIdle) return;
+    if (oldest == nullptr || c->last_active < oldest->last_active) oldest = c;
+  });
+  if (oldest == nullptr) return false;
+  ++stats_.idle;
+  Close(oldest);
+  return true;
 }
 
 void StreamServer::OnSocket(const PollEvent& event, Instant now) {

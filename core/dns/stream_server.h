@@ -52,8 +52,10 @@ class StreamServer {
     uint64_t opened = 0;
     uint64_t refused = 0;  // beyond max_connections, or without a descriptor
     uint64_t broken = 0;   // closed because a length made no sense
-    uint64_t idle = 0;     // closed because nothing was asked any more
-    uint64_t paused = 0;   // times that reading stopped for backpressure
+    // Closed because nothing was asked any more, or for a second already and
+    // a new connection needed the room.
+    uint64_t idle = 0;
+    uint64_t paused = 0;       // times that reading stopped for backpressure
     uint32_t connections = 0;  // gauge
   };
 
@@ -116,6 +118,7 @@ class StreamServer {
   void Settle(Connection* c);
   void Rearm(Connection* c);
   void MakeReady(Connection* c);
+  bool MakeRoom(Instant now);
   void Close(Connection* c);
 
   Sockets* const sockets_;

@@ -63,6 +63,7 @@ std::unique_ptr<TlsContext> TlsContext::CreateTrustingNobody() {
   if (ctx == nullptr) throw std::bad_alloc();
   SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
   SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS);
+  SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION);
   SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, nullptr);
   // Sessions are kept by who connects, per upstream, not by OpenSSL.
   SSL_CTX_set_session_cache_mode(
@@ -99,7 +100,11 @@ std::unique_ptr<TlsStream> TlsStream::Create(const TlsContext& context,
   stream->pins_ = peer.pins;
   if (IpAddress::Parse(peer.name).has_value()) {
     // No SNI for addresses (RFC 6066, section 3).
-    X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), peer.name.c_str());
+    // What our parser takes and OpenSSL's does not must not go unchecked.
+    if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), peer.name.c_str()) !=
+        1) {
+      return nullptr;
+    }
   } else {
     SSL_set_tlsext_host_name(ssl, peer.name.c_str());
     SSL_set_hostflags(ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);

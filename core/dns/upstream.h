@@ -80,8 +80,8 @@ struct Upstream {
   Instant addresses_expire = kNever;
   std::vector<ExchangeId> parked;  // exchanges that wait for addresses
 
-  bool edns = true;   // false once it answered FORMERR to it
-  bool used = false;  // in the present configuration
+  Instant edns_again{};  // until then asked without EDNS, as it needs
+  bool used = false;     // in the present configuration
   Latency latency;
   Health health;
   std::string last_error;

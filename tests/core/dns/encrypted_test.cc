@@ -1,5 +1,8 @@
 // DNS over TLS and HTTPS against real servers on loopback: whom we believe,
 // and what connections cost.
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -440,6 +443,29 @@ TEST_F(EncryptedTest, DohSilentConnectionIsLeft) {
   const RealRig::Answer third = rig.Ask("c.example.com");
   EXPECT_TRUE(IsOk(third));
   EXPECT_LT(third.latency, milliseconds(200)) << "over the live one";
+}
+
+// The first address takes connections and says nothing: the next attempt goes
+// to the second one, while the first is still under way.
+TEST_F(EncryptedTest, DohSecondAddressWhenTheFirstIsSilent) {
+  TlsServer server(good, "http/1.1",
+                   ServeHttp([](const std::string&, const std::string& q) {
+                     return HttpResponse(Ok(q));
+                   }));
+  const int silent = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in at{};
+  at.sin_family = AF_INET;
+  at.sin_port = htons(server.port());
+  at.sin_addr.s_addr = htonl(0x7F000002);
+  ASSERT_EQ(bind(silent, reinterpret_cast<sockaddr*>(&at), sizeof(at)), 0);
+  ASSERT_EQ(listen(silent, 16), 0);
+  DnsUpstreamOptions doh = Doh(server.port());
+  doh.addresses = {IpAddress::V4(127, 0, 0, 2), IpAddress::V4(127, 0, 0, 1)};
+  RealRig rig(With({doh}));
+  const RealRig::Answer answer = rig.Ask("example.com");
+  EXPECT_TRUE(IsOk(answer));
+  EXPECT_LT(answer.latency, milliseconds(1900));
+  close(silent);
 }
 
 TEST_F(EncryptedTest, RefusedPortFailsOverAtOnce) {

@@ -599,6 +599,42 @@ TEST(WriteAnswer, TruncatesBeyondTheLimit) {
   EXPECT_LE(view.bytes.size(), 512u);
 }
 
+// Of 65,535 bytes the records come first: over TCP there is nothing to fall
+// back to.
+TEST(WriteAnswer, TheLargestMessagePasses) {
+  MessageMaker m(1, kAnswerFlags);
+  m.Question("a", 16);
+  // The records' head is 13 bytes each: 19 + 255 * 256 + 236 = 65,535.
+  for (int i = 0; i < 255; ++i) {
+    m.Answer("a", 16, 60, ByteVector(243, std::byte{1}));
+  }
+  m.Answer("a", 16, 60, ByteVector(223, std::byte{1}));
+  const StoredAnswer stored = Store(m);
+  ASSERT_EQ(stored.message().size(), kMaxMessageSize);
+  Out out;
+  const Viewed view(WriteAnswer(QueryFor("a", 16, true), stored, {}, out));
+  EXPECT_FALSE(view->truncated());
+  EXPECT_EQ(view->answer_count(), 256u);
+  EXPECT_EQ(view->record_count(), 256u) << "without our OPT";
+}
+
+// The extended error is worth less than the answer.
+TEST(WriteAnswer, LeavesOutTheErrorThatDoesNotFit) {
+  MessageMaker m(1, kAnswerFlags);
+  m.Question("a.example", 1).Address("a.example", "192.0.2.1", 60);
+  const StoredAnswer stored = Store(m);
+  const Query query = QueryFor("a.example", 1, true);
+  Out out;
+  WriteOptions options;
+  options.extended_error = ExtendedError::kStaleAnswer;
+  options.limit = stored.message().size() + 11 + 6;
+  EXPECT_EQ(WriteAnswer(query, stored, options, out).size(), options.limit);
+  --options.limit;
+  const Viewed view(WriteAnswer(query, stored, options, out));
+  EXPECT_FALSE(view->truncated());
+  EXPECT_EQ(view.bytes.size(), options.limit - 5);
+}
+
 TEST(WriteAnswer, WritesNothingIntoTooLittleRoom) {
   const StoredAnswer stored = Store(MessageMaker(1, kAnswerFlags)
                                         .Question("a.example", 1)

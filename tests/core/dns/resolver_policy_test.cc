@@ -117,6 +117,35 @@ TEST(ResolverPolicy, RewritesToAddressesAndToNames) {
   EXPECT_EQ(Number16At(second.message, 6), 2) << "the CNAME and the address";
 }
 
+// Over UDP without EDNS an answer has 512 bytes, ours too.
+TEST(ResolverPolicy, RewritesFitTheAsker) {
+  DnsRig rig(Options());
+  auto many = Rule("many", dns::RuleAction::kRewrite, "a.test");
+  for (uint8_t i = 1; i <= 100; ++i) {
+    many.addresses.push_back(IpAddress::V4(198, 51, 100, i));
+  }
+  auto alias = Rule("alias", dns::RuleAction::kRewrite, "*");
+  const std::string label(63, 'x');
+  alias.cname = label + "." + label + "." + label + "." + std::string(61, 'y');
+  rig.resolver->SetRules(Rules({many, alias}));
+  auto& udp = rig.Ask("a.test");
+  EXPECT_LE(udp.message.size(), 512u);
+  EXPECT_EQ(Number16At(udp.message, 6), 30);
+  auto& tcp = rig.AskText(QueryText("a.test"), DnsTransport::kTcp);
+  EXPECT_EQ(Number16At(tcp.message, 6), 100);
+  // Two names of 255 bytes do not fit: the app comes again over TCP.
+  const std::string longest =
+      label + "." + label + "." + label + "." + std::string(61, 'z');
+  auto& cut = rig.Ask(longest, 16);
+  EXPECT_EQ(Number16At(cut.message, 2) & 0x0200, 0x0200);
+  EXPECT_EQ(Number16At(cut.message, 6), 0);
+  auto& whole = rig.AskText(QueryText(longest, 16), DnsTransport::kTcp);
+  EXPECT_EQ(Number16At(whole.message, 6), 1);
+  auto& looked_up = rig.Ask(longest);
+  rig.AnswerLast("203.0.113.5");
+  EXPECT_EQ(Number16At(looked_up.message, 2) & 0x0200, 0x0200);
+}
+
 TEST(ResolverPolicy, CloakedNamesAreBlockedFreshAndCached) {
   DnsRig rig(Options());
   auto& before = rig.Ask("shop.test");

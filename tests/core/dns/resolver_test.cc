@@ -394,6 +394,21 @@ TEST(ResolverTcp, SilentConnectionIsLeft) {
   rig.Advance(seconds(40));
 }
 
+TEST(ResolverTcp, ConnectionThatWentSilentIsNotTriedAgain) {
+  DnsRig rig(Tcp());
+  rig.Ask("a.example.com");
+  rig.Connected(rig.socket(0));
+  rig.Advance(seconds(4));  // others were opened, and nobody took them
+  for (size_t i = 1; i < rig.socket_count(); ++i) {
+    if (!rig.socket(i).closed) rig.Connected(rig.socket(i));
+  }
+  rig.Advance(seconds(3));
+  const size_t before = rig.socket_count();
+  rig.Ask("b.example.com");
+  EXPECT_EQ(rig.socket_count(), before + 1) << "a new one, at once";
+  rig.Advance(seconds(60));
+}
+
 TEST(ResolverTcp, RefusedFailsOver) {
   DnsResolverOptions o = Tcp();
   o.upstreams.push_back(PlainUpstream("b", "192.0.2.54"));
@@ -490,6 +505,84 @@ TEST(ResolverGroup, FormerrToEdns) {
   rig.Ask("other.example.com");
   EXPECT_EQ(Number16At(rig.socket(2).sent, 10), 0) << "remembered";
   rig.AnswerLast("203.0.113.1");
+  rig.Advance(std::chrono::minutes(10));
+  rig.Ask("third.example.com");
+  EXPECT_EQ(Number16At(rig.socket(3).sent, 10), 1) << "servers are renewed";
+  rig.AnswerLast("203.0.113.1");
+}
+
+// One app's question that the server does not like takes EDNS, and so DNSSEC,
+// from nobody.
+TEST(ResolverGroup, FormerrToWhateverIsAskedIsNotAboutEdns) {
+  DnsRig rig(One());
+  auto& q = rig.Ask("bad.example.com");
+  rig.AnswerLast("", 1);
+  ASSERT_EQ(rig.socket_count(), 2u);
+  EXPECT_EQ(Number16At(rig.socket(1).sent, 10), 0) << "tried without";
+  rig.AnswerLast("", 1);
+  EXPECT_EQ(q.rcode, 1);
+  rig.Ask("good.example.com");
+  EXPECT_EQ(Number16At(rig.socket(2).sent, 10), 1) << "still with EDNS";
+  rig.AnswerLast("203.0.113.1");
+}
+
+// An answer is kept for the question that was asked, and for nothing that it
+// brings along (RFC 5452, section 6).
+TEST(Resolver, WhatAnAnswerBringsAlongAnswersNothing) {
+  DnsRig rig(One());
+  rig.Ask("evil.example");
+  const std::string& sent = rig.socket(0).sent;
+  std::string m = AnswerText(sent, "203.0.113.1");
+  // bank.example A 198.51.100.66, in every section.
+  const std::string more = std::string("\4bank\7example\0", 14) + Number16(1) +
+                           Number16(1) + Number16(0) + Number16(300) +
+                           Number16(4) + std::string("\xC6\x33\x64\x42", 4);
+  m += more + more + more;
+  m.replace(6, 6, Number16(2) + Number16(1) + Number16(1));
+  rig.Arrive(rig.socket(0), m);
+  auto& bank = rig.Ask("bank.example");
+  EXPECT_EQ(bank.calls, 0) << "not known";
+  ASSERT_EQ(rig.socket_count(), 2u);
+  rig.AnswerLast("203.0.113.2");
+  EXPECT_EQ(bank.address(), "203.0.113.2");
+}
+
+// What a server says without recursion is for its asker: it may be nothing.
+TEST(Resolver, AnswersWithoutRecursionAreNotKept) {
+  DnsRig rig(One());
+  std::string snoop = QueryText("example.com");
+  snoop[2] = 0;  // RD
+  auto& q = rig.AskText(snoop);
+  EXPECT_EQ(rig.socket(0).sent[2] & 1, 0) << "asked as it was meant";
+  rig.AnswerLast("", 5);
+  EXPECT_EQ(q.rcode, 5);
+  auto& other = rig.Ask("example.com");
+  ASSERT_EQ(other.calls, 0) << "REFUSED was not for this one";
+  ASSERT_EQ(rig.socket_count(), 2u);
+  rig.AnswerLast("203.0.113.1");
+  EXPECT_EQ(other.address(), "203.0.113.1");
+  // What is known may be told.
+  EXPECT_EQ(rig.AskText(snoop).address(), "203.0.113.1");
+  EXPECT_EQ(rig.socket_count(), 2u);
+}
+
+// Each alias goes through rules and lists: no message may make thousands.
+TEST(Resolver, AliasesWithoutEndAreNoAnswer) {
+  for (const int count : {128, 129}) {
+    DnsRig rig(One());
+    auto& q = rig.AskText(QueryText("a.test"), DnsTransport::kTcp);
+    std::string m = AnswerText(rig.socket(0).sent, "");
+    for (int i = 0; i < count; ++i) {
+      m += std::string("\xC0\x0C", 2) + Number16(5) + Number16(1) +
+           Number16(0) + Number16(300) + Number16(2) +
+           std::string("\xC0\x0C", 2);
+    }
+    m.replace(6, 2, Number16(count));
+    rig.Arrive(rig.socket(0), m);
+    EXPECT_EQ(q.calls == 1 && q.rcode == 0, count == 128);
+    rig.Advance(seconds(6));
+    EXPECT_EQ(q.rcode, count == 128 ? 0 : 2);
+  }
 }
 
 TEST(ResolverGroup, NoRouteFailsOverAndAnswersSoon) {

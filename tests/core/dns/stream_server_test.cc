@@ -259,6 +259,29 @@ TEST_F(StreamServerTest, ConnectionsAreLimited) {
   EXPECT_GE(Open(), 0);
 }
 
+// Connections that ask nothing keep nobody out for long.
+TEST_F(StreamServerTest, TheIdlestMakesRoom) {
+  StreamServer::Options options;
+  options.max_connections = 3;
+  Make(options);
+  Open();
+  clock_.Advance(std::chrono::milliseconds(200));
+  Open();
+  Open();
+  Write(Framed(Query('a')), 2);  // under way
+  clock_.Advance(std::chrono::milliseconds(799));
+  EXPECT_EQ(Open(), -EMFILE) << "the idlest had less than a second";
+  clock_.Advance(std::chrono::milliseconds(1));
+  EXPECT_GE(Open(), 0);
+  EXPECT_EQ(server_->stats().idle, 1u);
+  EXPECT_EQ(server_->stats().connections, 3u);
+  Turn();
+  EXPECT_TRUE(ours(0).closed);
+  EXPECT_FALSE(ours(1).closed);
+  Answer(0, "answer");
+  EXPECT_EQ(sent(2), Framed("answer"));
+}
+
 TEST_F(StreamServerTest, ADescriptorLimitRefuses) {
   sockets_.open_results = {0, -EMFILE};
   EXPECT_EQ(Open(), -EMFILE);
