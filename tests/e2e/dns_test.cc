@@ -1,4 +1,7 @@
 // Names: real clients through the TUN, a real resolver in srv.
+#include <signal.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -36,6 +39,7 @@ std::string UnboundConfig(const std::string& folder) {
       "  local-data: \"a.example. 60 IN A 10.77.1.2\"\n"
       "  local-data: \"a.example. 60 IN AAAA fd77:1::2\"\n"
       "  local-data: \"b.example. 60 IN A 10.77.1.3\"\n"
+      "  local-data: \"b.example. 60 IN AAAA fd77:1::3\"\n"
       "  local-data: \"ads.example. 60 IN A 10.77.1.3\"\n"
       "  local-data: \"slow.example. 60 IN A 10.77.1.3\"\n"
       "  local-zone: \"many.example.\" redirect\n"
@@ -63,7 +67,41 @@ constexpr char kGroups[] =
 
 class DnsTest : public testing::TestWithParam<const Family*> {
  protected:
+  // Whatever a test does: of DNS nothing leaves but to its upstreams (R16).
+  void TearDown() override {
+    if (watch_ == nullptr) return;
+    const std::string seen = EndWatch();
+    EXPECT_THAT(seen, HasSubstr("\"leaks\": {}"));
+  }
+  void StartWatch() {
+    std::vector<std::string> arguments = {"python3", kClient, "watch", "gs",
+                                          files_ / "ready"};
+    arguments.insert(arguments.end(), upstreams_.begin(), upstreams_.end());
+    unlink((files_ / "ready").c_str());
+    unlink((files_ / "watched").c_str());
+    watch_ = std::make_unique<Process>(
+        arguments,
+        ProcessOptions{.ns = World().gw(), .output = files_ / "watched"});
+    ASSERT_TRUE(Eventually([&] {
+      return access((files_ / "ready").c_str(), F_OK) == 0;
+    })) << ReadFile(files_ / "watched");
+  }
+  // What it saw.
+  std::string EndWatch() {
+    watch_->Signal(SIGTERM);
+    EXPECT_TRUE(watch_->Wait(seconds(10)).has_value());
+    watch_.reset();
+    return ReadFile(files_ / "watched");
+  }
+
   void Begin(const std::string& more = "", const std::string& rest = "") {
+    StartUpstream();
+    StartWatch();
+    ServiceOptions options;
+    options.config = std::string(kGroups) + more + " } " + rest;
+    service_ = std::make_unique<Service>(options);
+  }
+  void StartUpstream() {
     WriteFile(files_ / "unbound.conf", UnboundConfig(files_.path()));
     upstream_ = std::make_unique<Process>(
         std::vector<std::string>{"unbound", "-c", files_ / "unbound.conf"},
@@ -76,9 +114,6 @@ class DnsTest : public testing::TestWithParam<const Family*> {
                  .ok();
     })) << ReadFile(files_ / "unbound.log");
     ASSERT_TRUE(upstream_->running()) << ReadFile(files_ / "unbound.log");
-    ServiceOptions options;
-    options.config = std::string(kGroups) + more + " } " + rest;
-    service_ = std::make_unique<Service>(options);
   }
   Control& control() { return service_->control(); }
 
@@ -100,14 +135,18 @@ class DnsTest : public testing::TestWithParam<const Family*> {
   }
   std::string Python(std::vector<std::string> arguments,
                      const std::string& ns = "") {
-    arguments.insert(arguments.begin(), {"python3", NETSTACK_SOURCE_DIR
-                                         "/tests/e2e/dns_client.py"});
+    arguments.insert(arguments.begin(), {"python3", kClient});
     const Output output = Execute(arguments, ns.empty() ? World().app() : ns);
     EXPECT_TRUE(output.ok()) << output.err;
     return output.out;
   }
 
+  static constexpr char kClient[] =
+      NETSTACK_SOURCE_DIR "/tests/e2e/dns_client.py";
   TempDir files_;
+  std::vector<std::string> upstreams_ = {"10.77.1.2:5300", "[fd77:1::2]:5300",
+                                         "10.77.66.1:5300"};
+  std::unique_ptr<Process> watch_;
   std::unique_ptr<Process> upstream_;
   std::unique_ptr<Service> service_;
 };
@@ -301,12 +340,9 @@ TEST_P(DnsTest, AFullFlowTableDoesNotStarveNames) {
 }
 
 // R16: on the wire nothing but what goes to the configured upstream, whose port
-// is another one here.
-TEST_P(DnsTest, NothingLeaksToPort53) {
+// is another one here; and the watch of every test here sees what does.
+TEST_P(DnsTest, NothingLeaks) {
   Begin("leaks { block_dot: true }");
-  Process sniffer({"python3", NETSTACK_SOURCE_DIR "/tests/e2e/dns_client.py",
-                   "sniff", "gs", "4"},
-                  {.ns = World().gw(), .output = files_ / "seen"});
   for (const char* name : {"a.example", "nothing.example", "slow.example"}) {
     (void)Execute({"dig", "+time=1", "+tries=2", "@" + Asked(), name},
                   World().app());
@@ -317,9 +353,124 @@ TEST_P(DnsTest, NothingLeaksToPort53) {
       {"kdig", "+tls", "+time=1", "+retry=0", "@" + Asked(), "a.example"},
       World().app());
   Python({"malformed", Asked()});
-  ASSERT_TRUE(sniffer.Wait(seconds(20)).has_value());
-  EXPECT_EQ(ReadFile(files_ / "seen"), "{}\n");
   EXPECT_GT(control().Stats().dns().udp_queries(), 3u);
+  const std::string seen = EndWatch();
+  EXPECT_THAT(seen, HasSubstr("\"leaks\": {}"));
+  EXPECT_THAT(seen, Not(HasSubstr("\"upstream\": 0")));
+  // By a path around the service: to port 53, and a query to another port.
+  StartWatch();
+  for (const char* port : {"53", "5301"}) {
+    (void)Execute(
+        {"dig", "+time=1", "+tries=1", "-p", port, "@10.77.1.3", "a.example"},
+        World().gw());
+  }
+  EXPECT_THAT(EndWatch(), HasSubstr("\"leaks\": {\"10.77.1.3:53\": 1, "
+                                    "\"10.77.1.3:5301\": 1}"));
+}
+
+// R16: a TUN without IPv6 lets none out, whatever apps and names try.
+TEST_P(DnsTest, NoIpv6WhenItIsOff) {
+  StartUpstream();
+  StartWatch();
+  ServiceOptions options;
+  options.config = std::string(kGroups) + " } ";
+  options.start = false;
+  service_ = std::make_unique<Service>(options);
+  ASSERT_TRUE(control().Update("tun { prefixes: '10.10.0.0/24' }").ok());
+  service_->StartStack();
+  const auto dig = [&](const std::string& server, const char* type) {
+    return Execute({"dig", "+short", "+time=1", "+tries=1", "@" + server,
+                    "a.example", type},
+                   World().app())
+        .out;
+  };
+  EXPECT_EQ(dig("203.0.113.53", "AAAA"), "fd77:1::2\n");
+  EXPECT_THAT(dig("2001:db8::53", "A"), HasSubstr("no servers"));
+  Tcp app(World().app(), AF_INET6);
+  EXPECT_EQ(app.ConnectStart(Address("fd77:1::2", 7000)), EINPROGRESS);
+  (void)Execute({"ping", "-c", "1", "-W", "1", "fd77:1::2"}, World().app());
+  EXPECT_GE(control().Drops(v1::DROP_REASON_SOURCE_NOT_OURS), 3u);
+  const std::string seen = EndWatch();
+  EXPECT_THAT(seen, HasSubstr("\"leaks\": {}, \"ipv6\": 0"));
+  EXPECT_THAT(seen, Not(HasSubstr("\"upstream\": 0")));
+}
+
+// R17: 100,000 forged answers, half of them to the right port; none is
+// believed, and every question is answered all the same.
+TEST_P(DnsTest, ForgedAnswersAreNotBelieved) {
+  const bool v4 = GetParam()->family == AF_INET;
+  const std::string at = v4 ? "10.77.1.2" : "fd77:1::2";
+  const std::string upstream = (v4 ? at : "[" + at + "]") + ":5399";
+  upstreams_.push_back(upstream);
+  Process forger({"python3", kClient, "forge", at, "5399", "1000", "10.77.1.2"},
+                 {.ns = World().srv(), .output = files_ / "forged"});
+  Begin("groups { name: 'forged' upstreams { address: '" + upstream +
+        "' } } default_group: 'forged'");
+  // Fewer at once than there are sockets, so that each has one of its own.
+  for (int wave = 0; wave < 5; ++wave) {
+    const std::string result =
+        Python({"burst", Asked(), "25",
+                "letters-enough-that-nobody-guesses-their-case.wave" +
+                    std::to_string(wave) + ".example"});
+    EXPECT_THAT(result, HasSubstr("\"answers\": 25, \"rcodes\": [0]"));
+    EXPECT_THAT(result, HasSubstr("\"addresses\": [\"10.77.1.2\"]"));
+  }
+  forger.Signal(SIGTERM);
+  ASSERT_TRUE(forger.Wait(seconds(20)).has_value());
+  const std::string seen = ReadFile(files_ / "forged");
+  const auto number = [&](const std::string& what) {
+    const size_t begin = seen.find("\"" + what + "\": ");
+    return begin == std::string::npos
+               ? 0
+               : std::stoi(seen.substr(begin + what.size() + 4));
+  };
+  EXPECT_GE(number("forged"), 100'000) << seen;
+  EXPECT_GE(number("tcp"), 125) << "who is being forged asks over TCP";
+}
+
+// Row 16: QUIC that a rule forbids is refused at once, so that apps take TCP,
+// and only where the rule says so.
+TEST_P(DnsTest, ForbiddenQuicIsRefusedAndTcpFollows) {
+  Begin("leaks { block_quic: DNS_QUIC_BLOCK_BY_NAME quic_names: 'a.example' }");
+  Process echo({"python3", kClient, "echo", "443", "10.77.1.2", "10.77.1.3",
+                "fd77:1::2", "fd77:1::3"},
+               {.ns = World().srv(), .output = files_ / "echo"});
+  Server listener(World().srv(), [](Tcp& tcp) { tcp.Receive(1); },
+                  {.port = 443});
+  ASSERT_TRUE(Eventually([&] {
+    return Python({"quic", Asked(), "b.example", "443"}).find("answered") !=
+           std::string::npos;
+  }));
+  EXPECT_EQ(control().Drops(v1::DROP_REASON_QUIC_BLOCKED), 0u);
+  const std::string result = Python({"quic", Asked(), "a.example", "443"});
+  EXPECT_THAT(result, HasSubstr("\"quic\": \"refused\", \"tcp\": "
+                                "\"connected\""));
+  const double took = std::stod(result.substr(result.find("seconds\": ") + 10));
+  EXPECT_LT(took, 1.0) << "an ICMP error, and no timer of the app's";
+  EXPECT_GE(control().Drops(v1::DROP_REASON_QUIC_BLOCKED), 1u);
+  EXPECT_TRUE(echo.running()) << ReadFile(files_ / "echo");
+}
+
+// Row 3: stopping while queries are under way, over UDP and TCP.
+TEST_P(DnsTest, StopsAndStartsWhileNamesAreUnderWay) {
+  Begin();
+  const pid_t pid = service_->process().pid();
+  for (int i = 0; i < 5; ++i) {
+    Process udp({"python3", kClient, "burst", Asked(), "500", "slow.example"},
+                {.ns = World().app(), .output = files_ / "udp"});
+    Process tcp(
+        {"python3", kClient, "pipeline", Asked(), "100", "slow.example"},
+        {.ns = World().app(), .output = files_ / "tcp"});
+    ASSERT_TRUE(
+        Eventually([&] { return control().Stats().dns().waiting() >= 100; }));
+    const auto begin = Clock::now();
+    ASSERT_TRUE(control().Stop().ok());
+    EXPECT_LT(Clock::now() - begin, seconds(5));
+    service_->StartStack();
+    EXPECT_EQ(Short({"a.example"}), "10.77.1.2\n");
+  }
+  EXPECT_EQ(service_->process().pid(), pid);
+  EXPECT_TRUE(service_->process().running());
 }
 
 }  // namespace
