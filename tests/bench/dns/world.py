@@ -92,6 +92,17 @@ def names(count):
     return questions[:count], "\n".join(zone) + "\n"
 
 
+def huge(count=3):
+    """The same of answers that need all of a message's 64 KiB, over TCP."""
+    zone, questions = [], []
+    for i in range(count):
+        # The name's head, 241 records of 14 + 256 bytes, and less than one
+        # record of room.
+        zone += [f"huge{i} TXT \"{k:03}{'z' * 252}\"" for k in range(241)]
+        questions.append((f"huge{i}.{ORIGIN}", "TXT"))
+    return questions, "\n".join(zone) + "\n"
+
+
 def wait_for(address, deadline=15):
     """Until somebody answers UDP there."""
     query = bytes.fromhex("000101000001000000000000") + b"\3lab\4test\0\0\6\0\1"
@@ -110,6 +121,7 @@ def wait_for(address, deadline=15):
 
 class World:
     """Programs, each ended by its own id; files in one folder that goes."""
+    listen = ["127.0.0.1"]  # where resolvers do
 
     def __init__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="netstack-dns."))
@@ -126,6 +138,9 @@ class World:
             if process.poll() is None:
                 process.kill()
         shutil.rmtree(self.folder)
+
+    def wait_for(self, address):
+        wait_for(address)
 
     def run(self, *command):
         log = open(self.folder / f"{len(self.running)}.log", "wb")
@@ -155,7 +170,7 @@ zone:
     zonefile: zone
 """)
         self.run(find("nsd"), "-d", "-c", self.folder / "nsd.conf")
-        wait_for(AUTHORITY)
+        self.wait_for(AUTHORITY)
 
     def unbound(self, port, forward_to=None, tls=None):
         """A resolver; or, with `forward_to`, a forwarder. `tls`: (key,
@@ -164,9 +179,10 @@ zone:
                  f"127.0.0.1@{forward_to}\n" if forward_to else
                  f"stub-zone:\n  name: {ORIGIN}\n  stub-addr: "
                  f"{AUTHORITY[0]}@{AUTHORITY[1]}\n")
+        ports = [port] if not tls else [port, port + 1, port + 2]
+        interfaces = "\n    ".join(f"interface: {ip}@{p}"
+                                   for ip in self.listen for p in ports)
         secure = "" if not tls else f"""
-    interface: 127.0.0.1@{port + 1}
-    interface: 127.0.0.1@{port + 2}
     tls-port: {port + 1}
     https-port: {port + 2}
     tls-service-key: "{tls[0]}"
@@ -175,7 +191,8 @@ zone:
         conf = self.folder / f"unbound{port}.conf"
         conf.write_text(f"""
 server:
-    interface: 127.0.0.1@{port}
+    {interfaces}
+    access-control: 0.0.0.0/0 allow
     {secure}
     username: ""
     chroot: ""
@@ -197,20 +214,21 @@ remote-control:
     control-enable: no
 {where}""")
         self.run(find("unbound"), "-d", "-c", conf)
-        wait_for(("127.0.0.1", port))
+        self.wait_for(("127.0.0.1", port))
 
     def dnsmasq(self, port, forward_to):
         self.run(find("dnsmasq"), "--keep-in-foreground", "--conf-file=/dev/null",
-                 f"--port={port}", "--listen-address=127.0.0.1",
+                 f"--port={port}",
+                 f"--listen-address={','.join(self.listen)}",
                  "--bind-interfaces", "--no-resolv", "--no-hosts",
                  f"--server=127.0.0.1#{forward_to}", "--cache-size=20000",
                  "--dns-forward-max=4096", "--pid-file=", "--user=root")
-        wait_for(("127.0.0.1", port))
+        self.wait_for(("127.0.0.1", port))
 
     def resolver(self, program, port, *options):
         process = self.run(pathlib.Path(program).resolve(),
                            f"127.0.0.1:{port}", *options)
-        wait_for(("127.0.0.1", port))
+        self.wait_for(("127.0.0.1", port))
         return process
 
     def certificate(self, name):
