@@ -56,6 +56,9 @@ constexpr Duration kLookupAgain = seconds(5);
 constexpr Duration kTellFailOpenEvery = seconds(10);
 // RFC 8467, section 4.1.
 constexpr uint16_t kPadding = 128;
+// How long silent upstreams are waited for before fail_open asks in the clear:
+// a lost datagram is no reason to.
+constexpr Duration kOpenAfter = seconds(2);
 // How long a server that does not know EDNS is asked without it.
 constexpr Duration kWithoutEdns = std::chrono::minutes(10);
 // Aliases and targets of one answer. Each goes through rules and lists, so that
@@ -221,6 +224,7 @@ class ResolverImpl final : public Resolver, public ExchangeListener {
                                    bool edns = true);
   std::optional<ExchangeError> SendTo(Job* job, Attempt* attempt, bool fresh);
   dns::NameCase RandomCase(const dns::DnsName& name);
+  bool MayOpen(const Job& job) const;
   bool FailOpen(Job* job);
   void Arm(Job* job);
   void OnTimer(Job* job);
@@ -521,7 +525,8 @@ std::vector<Upstream*> ResolverImpl::OrderOf(const Group& group) const {
 // Asks the next upstream that can be asked.
 void ResolverImpl::TryNext(Job* job) {
   for (size_t i = 0; i <= job->order.size(); ++i) {
-    if (job->attempts.size() >= kMaxAttempts) break;
+    // One more in the clear, where that is wanted.
+    if (job->attempts.size() >= kMaxAttempts && !FailOpen(job)) break;
     if (job->next >= job->order.size()) {
       if (!FailOpen(job)) {
         job->next = 0;
@@ -544,10 +549,16 @@ void ResolverImpl::TryNext(Job* job) {
         job->order.size() > 1) {
       job->next_try = std::min(job->next_try, now_ + options_.hedge_delay);
     }
+    if (MayOpen(*job)) {
+      job->next_try =
+          std::min(job->next_try, std::max(now_, job->started + kOpenAfter));
+    }
     return;
   }
   if (job->Waits()) {
-    job->next_try = kNever;  // enough was asked: until the deadline
+    // Enough was asked: until the deadline, or what lies in between.
+    const Instant open = job->started + kOpenAfter;
+    job->next_try = MayOpen(*job) && now_ < open ? open : kNever;
     return;
   }
   // Nobody could be asked.
@@ -653,16 +664,20 @@ dns::NameCase ResolverImpl::RandomCase(const dns::DnsName& name) {
 }
 
 // The last resort of a group, when it is configured: the system's resolver.
+bool ResolverImpl::MayOpen(const Job& job) const {
+  return options_.fail_open && !job.failed_open && job.lookups.empty() &&
+         job.bad_answer.empty();
+}
+
 bool ResolverImpl::FailOpen(Job* job) {
-  if (!options_.fail_open || job->failed_open || !job->lookups.empty() ||
-      !job->bad_answer.empty() || job->round > 0) {
-    return false;
-  }
+  if (!MayOpen(*job)) return false;
+  if (job->Waits() && now_ < job->started + kOpenAfter) return false;
   job->failed_open = true;
   for (const Upstream* u : job->order) {
     if (u->options.kind == DnsUpstreamKind::kSystem) return false;
   }
   job->order.push_back(system_.get());
+  job->next = job->order.size() - 1;
   ++stats_.failed_open;
   if (parts_.listener != nullptr &&
       (!told_fail_open_ || now_ - *told_fail_open_ >= kTellFailOpenEvery)) {

@@ -864,10 +864,13 @@ TEST(ResolverFail, OpenWhenConfigured) {
   DnsRig rig(o);
   rig.system_dns.servers = {*Endpoint::Parse("198.51.100.1:53")};
   auto& q = rig.Ask("example.com");
-  rig.Advance(milliseconds(1010));
+  rig.Advance(milliseconds(1990));
   ASSERT_EQ(rig.socket_count(), 2u);
-  EXPECT_EQ(rig.to(1), "198.51.100.1:53");
-  rig.Answer(rig.socket(1), "203.0.113.1");
+  EXPECT_EQ(rig.to(1), "192.0.2.53:53") << "the first may have been lost";
+  rig.Advance(milliseconds(20));
+  ASSERT_EQ(rig.socket_count(), 3u);
+  EXPECT_EQ(rig.to(2), "198.51.100.1:53");
+  rig.Answer(rig.socket(2), "203.0.113.1");
   EXPECT_EQ(q.upstream, "system");
   EXPECT_EQ(rig.failed_open, 1);
   EXPECT_EQ(rig.resolver->stats().failed_open, 1u);
@@ -875,7 +878,25 @@ TEST(ResolverFail, OpenWhenConfigured) {
   auto& bad = rig.Ask("bad.example.com");
   rig.AnswerLast("", 2);
   EXPECT_EQ(bad.rcode, 2);
-  EXPECT_EQ(rig.socket_count(), 3u);
+  EXPECT_EQ(rig.socket_count(), 4u);
+}
+
+// Who is refused by everybody need not wait.
+TEST(ResolverFail, OpensAtOnceWhenAllHaveFailed) {
+  DnsResolverOptions o = Two();
+  o.fail_open = true;
+  DnsRig rig(o);
+  rig.system_dns.servers = {*Endpoint::Parse("198.51.100.1:53")};
+  rig.connect_result = [](const Endpoint& to) {
+    return to.port == 53 && to.ip == IpAddress::V4(198, 51, 100, 1)
+               ? 0
+               : -ENETUNREACH;
+  };
+  auto& q = rig.Ask("example.com");
+  rig.Advance(milliseconds(200));
+  rig.AnswerLast("203.0.113.1");
+  EXPECT_EQ(q.upstream, "system");
+  EXPECT_LT(q.latency, milliseconds(300));
 }
 
 // --- changes ----------------------------------------------------------------
