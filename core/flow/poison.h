@@ -6,14 +6,7 @@
 
 #include <cstddef>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define NETSTACK_ASAN 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#define NETSTACK_ASAN 1
-#endif
+#include "core/base/sanitizers.h"
 
 #ifdef NETSTACK_ASAN
 #include <sanitizer/asan_interface.h>

@@ -186,6 +186,7 @@ TEST_F(ControlListenerTest, NoDescriptorsNeitherKillItNorMakeItSpin) {
   ASSERT_EQ(pipe(go), 0);
   const pid_t child = fork();
   if (child == 0) {
+    close(go[1]);  // so that it ends when the test does
     char byte;
     if (read(go[0], &byte, 1) != 1) _exit(2);
     const int first = Connect(path_);

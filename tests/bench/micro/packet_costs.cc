@@ -16,6 +16,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/string_view.h"
+#include "core/base/sanitizers.h"
 #include "tests/bench/micro/core_rig.h"
 
 namespace {
@@ -24,8 +25,8 @@ uint64_t g_allocations = 0;
 
 // glibc's own names behind these: counting without a recursion. A sanitizer
 // has its own malloc, and a count there would mean nothing.
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__SANITIZE_THREAD__)
+#if defined(__GLIBC__) && !defined(NETSTACK_ASAN) && \
+    !defined(NETSTACK_TSAN)
 extern "C" {
 void* __libc_malloc(size_t size);                // NOLINT
 void* __libc_calloc(size_t count, size_t size);  // NOLINT

@@ -2,6 +2,7 @@
 
 #include <new>
 
+#include "core/base/sanitizers.h"
 #include "gtest/gtest.h"
 
 namespace netstack {
@@ -53,7 +54,7 @@ TEST(MemoryReserveTest, SecondOneDoesNothing) {
   EXPECT_EQ(std::get_new_handler(), before);
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(NETSTACK_ASAN) && !defined(NETSTACK_TSAN)
 // Sanitizers end a process that asks for so much.
 TEST(MemoryReserveTest, OperatorNewAsksIt) {
   MemoryReserve reserve;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "core/base/sanitizers.h"
 #include "gtest/gtest.h"
 
 namespace netstack {
@@ -135,7 +136,7 @@ TEST(BufferPoolTest, ShrinkKeepsBytesAndLink) {
   pool.FreeQueue(small);
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(NETSTACK_ASAN) && !defined(NETSTACK_TSAN)
 // Sanitizers map terabytes themselves and end a process that malloc fails.
 TEST(BufferPoolTest, MallocFailureIsToldAndCounted) {
   // In a child, whose address space is small from now on.

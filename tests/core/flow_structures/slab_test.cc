@@ -6,6 +6,7 @@
 #include <set>
 #include <vector>
 
+#include "core/base/sanitizers.h"
 #include "gtest/gtest.h"
 
 namespace netstack {
@@ -206,7 +207,7 @@ TEST(SlabTest, BehavesAsAMap) {
   EXPECT_EQ(visited, model.size());
 }
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(NETSTACK_ASAN)
 TEST(SlabDeathTest, UseAfterFreeIsSeen) {
   RecordSlab slab;
   slab.Allocate();

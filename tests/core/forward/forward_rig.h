@@ -48,7 +48,9 @@ using std::chrono::seconds;
 
 // A packet that was written to the TUN, checked and taken apart.
 struct Reply {
-  ByteVector bytes;  // which `packet` and `tcp` point into
+  // Shared, since copies of `bytes`, `packet` and `tcp` point into it.
+  std::shared_ptr<const ByteVector> owner;
+  Bytes bytes;
   Packet packet;
   std::optional<TcpSegment> tcp;
   std::optional<UdpDatagram> udp;
@@ -63,7 +65,8 @@ struct Reply {
 
 inline Reply Understand(const ScriptedTun::Written& written) {
   Reply r;
-  r.bytes = written.bytes;
+  r.owner = std::make_shared<const ByteVector>(written.bytes);
+  r.bytes = *r.owner;
   r.how = written.how;
   const OrDrop<Packet> packet = ParsePacket(r.bytes);
   EXPECT_TRUE(packet) << "not a packet";

@@ -99,9 +99,11 @@ inline const Family kV4 = {"V4", IpAddress::V4(10, 0, 0, 2),
 inline const Family kV6 = {"V6", *IpAddress::Parse("fd00::2"),
                            *IpAddress::Parse("2001:db8::1")};
 
-// Sets IPv4's header checksum anew.
+// Sets IPv4's header checksum anew, over what there is of a header that is
+// longer than the packet.
 inline void FixV4Checksum(ByteVector& packet) {
-  const size_t size = (Load8(packet.data()) & 15u) * 4;
+  const size_t size =
+      std::min<size_t>((Load8(packet.data()) & 15u) * 4, packet.size());
   Store16(&packet[10], 0);
   Store16(&packet[10], NaiveChecksum(Bytes(packet).first(size)));
 }
