@@ -279,12 +279,27 @@ Server::Server(const std::string& ns, Handler handler, Options options)
   thread_ = std::thread([this] { Accept(); });
 }
 
+// A finished thread keeps its stack until it is joined: with tens of thousands
+// of connections there would be no room for another.
+void Server::Reap() {
+  if (finished_ < 64) return;
+  std::erase_if(connections_, [](Connection& c) {
+    if (c.fd >= 0) return false;
+    c.thread.join();
+    return true;
+  });
+  finished_ = 0;
+}
+
 void Server::Accept() {
   while (!stopping_) {
     Tcp socket = AcceptOne(listener_);
     if (!socket.ok()) continue;  // nobody came: look at stopping_
+    // Clients lose patience; a server waits until its destructor wakes it.
+    socket.SetPatience(std::chrono::hours(1));
     ++accepted_;
     const std::lock_guard lock(mutex_);
+    Reap();
     Connection& c = connections_.emplace_back();
     c.socket = std::move(socket);
     c.fd = c.socket.fd();
@@ -292,6 +307,7 @@ void Server::Accept() {
       handler_(c.socket);
       const std::lock_guard closing(mutex_);
       c.fd = -1;
+      ++finished_;
       c.socket.Close();
     });
   }

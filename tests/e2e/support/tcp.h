@@ -123,6 +123,7 @@ class Server {
   };
 
   void Accept();
+  void Reap();
 
   Handler handler_;
   Tcp listener_;
@@ -130,6 +131,7 @@ class Server {
   std::atomic<uint64_t> accepted_{0};
   std::mutex mutex_;
   std::list<Connection> connections_;
+  size_t finished_ = 0;  // of connections_
   std::atomic<bool> stopping_{false};
   std::thread thread_;
 };
