@@ -23,6 +23,12 @@ size_t UsableSize(void* block) {
 #endif
 }
 
+// All of a waiting block but its link: LeakSanitizer does not look for pointers
+// in what is poisoned.
+void Hide(void* block, size_t size) {
+  Poison(static_cast<std::byte*>(block) + sizeof(void*), size - sizeof(void*));
+}
+
 }  // namespace
 
 size_t BlockCache::ClassFor(size_t size) {
@@ -69,7 +75,7 @@ void BlockCache::Free(void* p) {
   block->next = waiting_[cls];
   waiting_[cls] = block;
   cached_bytes_ += BytesOf(cls);
-  Poison(block, BytesOf(cls));
+  Hide(block, BytesOf(cls));
 }
 
 void BlockCache::Trim() {

@@ -3,13 +3,19 @@
 #include <cstring>
 
 #include "arch/cc.h"
+#include "core/base/sanitizers.h"
 #include "core/flow/block_cache.h"
 
 namespace netstack {
 namespace {
 
-// Blocks for a full batch of segments; what is beyond goes back at once.
+// Blocks for a full batch of segments; what is beyond goes back at once. None
+// under AddressSanitizer, which keeps freed blocks itself, and longer.
+#ifdef NETSTACK_ASAN
+constexpr size_t kMaxCached = 0;
+#else
 constexpr size_t kMaxCached = 512 * 1024;
+#endif
 
 LwipHeapStats g_stats;
 BlockCache& Cache() {
