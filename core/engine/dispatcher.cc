@@ -23,6 +23,12 @@ void Dispatcher::OnPacket(MutableBytes bytes, ChecksumTrust trust,
                           uint16_t udp_segment) {
   Decision d = Decide(bytes, trust);
   d.udp_segment = udp_segment;
+  if ((d.verdict == Verdict::kUdp || d.verdict == Verdict::kDns) &&
+      udp_segment != 0 &&
+      d.datagram.payload.size() > kMaxUdpSegments * udp_segment) {
+    d.verdict = Verdict::kDrop;
+    d.reason = DropReason::kBadUdpHeader;
+  }
   if (d.packet.protocol != 0) CountProtocol(d.packet);
   Act(d);
 }
@@ -50,7 +56,7 @@ void Dispatcher::Act(const Decision& d) {
       return;
     case Verdict::kRefuse:
       parts_.drops->Count(d.reason);
-      (void)parts_.icmp->Answer(IcmpError::kProhibited, d.packet, now_);
+      (void)parts_.icmp->Answer(d.refusal, d.packet, now_);
       return;
     case Verdict::kDrop:
       parts_.drops->Count(d.reason);
@@ -125,8 +131,10 @@ Dispatcher::Decision Dispatcher::Decide(Bytes bytes,
     return d;
   }
   // We are one hop (RFC 1812, 5.2.3; RFC 8200, 3): every packet, also of TCP
-  // and fragments, has to have one to spend.
-  if (p.ttl <= 1) {
+  // and fragments, has to have one to spend, but those that end here.
+  const bool for_gateway =
+      p.destination == parts_.icmp->gateway().Of(p.is_v4);
+  if (p.ttl <= 1 && !for_gateway) {
     return decide(Verdict::kTimeExceeded, DropReason::kTtlExpired);
   }
   if (p.is_fragment) {
@@ -134,7 +142,30 @@ Dispatcher::Decision Dispatcher::Decide(Bytes bytes,
     return d;
   }
   DecideByTransport(trust, d);
+  if (for_gateway) DecideForGateway(d);
   return d;
+}
+
+// Our own address answers echoes and names; it is nobody's on the host side.
+void Dispatcher::DecideForGateway(Decision& d) const {
+  const bool is_dns = parts_.dns != nullptr && d.verdict == Verdict::kTcp &&
+                      parts_.dns->TakesUdp(d.segment.destination_port);
+  switch (d.verdict) {
+    case Verdict::kTcp:
+      if (is_dns) return;
+      d.refusal = IcmpError::kPortUnreachable;
+      break;
+    case Verdict::kUdp:
+      d.refusal = IcmpError::kPortUnreachable;
+      break;
+    case Verdict::kRefuse:
+      d.refusal = IcmpError::kProtocolUnreachable;
+      return;
+    default:
+      return;
+  }
+  d.verdict = Verdict::kRefuse;
+  d.reason = DropReason::kBadAddress;
 }
 
 void Dispatcher::DecideByTransport(ChecksumTrust trust, Decision& d) const {

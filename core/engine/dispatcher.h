@@ -27,12 +27,16 @@ enum class Verdict : uint8_t {
   kDns,          // a datagram to port 53: to the resolver
   kFragment,     // to the reassembler, and on when it makes a whole packet
   kTimeExceeded, // drop, and say so by ICMP, as a router does
-  kRefuse,       // drop, and say so by ICMP, so that the app need not wait
+  kRefuse,       // drop, and say `refusal` by ICMP: the app need not wait
   kDrop,
 };
 
 class Dispatcher final : public PacketHandler {
  public:
+  // Datagrams in one packet of the TUN: what Linux makes of one sendmsg()
+  // (UDP_MAX_SEGMENTS). Beyond, a packet of 64 KiB could ask for as many sends.
+  static constexpr size_t kMaxUdpSegments = 128;
+
   // What it works with; all outlive the dispatcher.
   struct Parts {
     TcpForwarder* tcp = nullptr;
@@ -58,6 +62,7 @@ class Dispatcher final : public PacketHandler {
   struct Decision {
     Verdict verdict = Verdict::kDrop;
     DropReason reason = DropReason::kTooShort;
+    IcmpError refusal = IcmpError::kProhibited;  // of kRefuse
     Packet packet;
     TcpSegment segment;
     IcmpMessage icmp;
@@ -69,6 +74,7 @@ class Dispatcher final : public PacketHandler {
   // Of a packet that is whole and may be carried.
   void DecideByTransport(ChecksumTrust trust, Decision& d) const;
   void DecideIcmp(ChecksumTrust trust, Decision& d) const;
+  void DecideForGateway(Decision& d) const;
   void Act(const Decision& decision);
   void OnFragment(const Packet& fragment);
   void OnDns(const Decision& decision);

@@ -159,6 +159,23 @@ TEST_P(Dispatch, BatchesOfUdpStayBatches) {
   EXPECT_EQ(rig.datagrams.Of(rig.sockets.last().fd).sent[0].segment_size, 3);
 }
 
+TEST_P(Dispatch, ABatchHasBoundsToo) {
+  ByteVector udp(8 + 128 * 2);
+  Store16(&udp[0], 40000);
+  Store16(&udp[2], 443);
+  Store16(&udp[4], static_cast<uint16_t>(udp.size()));
+  Give(Ip(ip_protocol::kUdp, udp), ChecksumTrust::kTrusted, 2);
+  ASSERT_EQ(rig.sockets.all().size(), 1u);
+  EXPECT_EQ(rig.udp->stats().outbound_datagrams, 128u);
+  for (const uint16_t port : {uint16_t{443}, uint16_t{53}}) {
+    Store16(&udp[2], port);
+    Give(Ip(ip_protocol::kUdp, udp), ChecksumTrust::kTrusted, 1);
+  }
+  EXPECT_EQ(rig.dropped(DropReason::kBadUdpHeader), 2u);
+  EXPECT_EQ(rig.udp->stats().outbound_datagrams, 128u);
+  EXPECT_EQ(dns.stats().asked.malformed, 0u);
+}
+
 TEST_P(Dispatch, UdpChecksumIsVerified) {
   ByteVector udp = Udp(443);
   udp[8] ^= std::byte{1};
@@ -260,6 +277,42 @@ TEST_P(Dispatch, IcmpThatIsNotCarried) {
   EXPECT_EQ(rig.dropped(DropReason::kBadTransportChecksum), 1u);
   EXPECT_TRUE(rig.sockets.all().empty());
   EXPECT_TRUE(rig.tun.written().empty());
+}
+
+// As a router's own address: nothing that is sent to it goes further, whatever
+// its TTL.
+TEST_P(Dispatch, OurOwnAddressIsNobodyElses) {
+  const Family self{family().name, family().app, rig.icmp.gateway().Of(v4())};
+  const auto give = [&](uint8_t protocol, const ByteVector& payload) {
+    ByteVector packet = MakeIp(self.app, self.remote, protocol, payload);
+    Store8(&packet[v4() ? 8 : 7], 1);
+    if (v4()) FixV4Checksum(packet);
+    Give(packet);
+    std::vector<Reply> replies = rig.TakeReplies();
+    EXPECT_EQ(replies.size(), 1u);
+    return replies.empty() ? Reply{} : replies[0];
+  };
+  const auto expect = [&](const Reply& r, int type, int code) {
+    EXPECT_EQ(r.packet.source, self.remote);
+    EXPECT_EQ(r.type(), type);
+    EXPECT_EQ(r.code(), code);
+  };
+  expect(give(ip_protocol::kUdp, UdpFrom(family(), self.remote, 33434)),
+         v4() ? 3 : 1, v4() ? 3 : 4);
+  expect(give(ip_protocol::kTcp, MakeTcp(self.app, self.remote, Syn())),
+         v4() ? 3 : 1, v4() ? 3 : 4);
+  EXPECT_EQ(rig.dropped(DropReason::kBadAddress), 2u);
+  expect(give(132, ByteVector(12)), v4() ? 3 : 4, v4() ? 2 : 1);
+  EXPECT_EQ(rig.dropped(DropReason::kUnknownProtocol), 1u);
+  expect(give(v4() ? ip_protocol::kIcmp : ip_protocol::kIcmpV6,
+              MakeEcho(self, 1, 2, Hex("0102"))),
+         v4() ? 0 : 129, 0);
+  EXPECT_TRUE(rig.sockets.all().empty());
+  EXPECT_EQ(rig.dropped(DropReason::kTtlExpired), 0u);
+  // Names are answered there as anywhere: an empty query, FORMERR.
+  ByteVector query = Hex("9c40 0035 0014 0000 1234 0100 0000 0000 0000 0000");
+  Store16(&query[6], NaiveTransportChecksum(self.app, self.remote, 17, query));
+  EXPECT_EQ(give(ip_protocol::kUdp, query).packet.transport.size(), 20u);
 }
 
 TEST_P(Dispatch, OtherTransportsAreRefused) {
