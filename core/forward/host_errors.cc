@@ -1,5 +1,6 @@
 #include "core/forward/host_errors.h"
 
+#include <algorithm>
 #include <cerrno>
 
 namespace netstack {
@@ -45,6 +46,10 @@ std::optional<IcmpAnswer> AnswerOf(const DatagramError& error, bool v4) {
   if (!parameter) return std::nullopt;
   IcmpAnswer answer;
   answer.exact = IcmpKind{error.type, error.code, *parameter};
+  // We are a hop on the way back, too.
+  if (error.ttl != 0) {
+    answer.ttl = std::max<uint8_t>(static_cast<uint8_t>(error.ttl - 1), 1);
+  }
   // Never an address of the other family in one packet.
   if (error.offender.IsV4() == v4) answer.from = error.offender;
   return answer;

@@ -39,14 +39,19 @@ struct IcmpAnswer {
   // A message of the network's to be passed on as it was; then `error` and
   // `mtu` mean nothing.
   std::optional<IcmpKind> exact{};
+  uint8_t ttl = 64;  // of the message
 };
 
 // How the limits work. Errors about one pair of addresses (app and remote)
 // come out of a bucket of their own, and only what this one permits asks the
 // bucket of all: so a flood towards one place silences the errors about that
 // place and no others (RFC 4443, 2.4 f; Linux' icmp_ratelimit does the same
-// by destination, but here all apps are one destination). The buckets of pairs
-// are kBuckets, chosen by a keyed hash: no app can aim at another's. The
+// by destination, but here all apps are one destination). Nor may one app's
+// scan of many places silence the errors about all: so each endpoint of an app
+// (its port, or an echo's id) has the same limit again. The buckets are
+// kBuckets of each kind, chosen by a keyed hash: no app can aim at another's.
+// An endpoint has two, and is silent when both are empty, so that a scan and a
+// newcomer who share one do not disturb each other. The
 // bucket of all charges zero to two tokens at random, one on average: whoever
 // counts the errors that he gets does not learn how many others got (the side
 // channel of CVE-2020-25705, "SAD DNS"; Linux b38e7819cae9).
@@ -69,7 +74,9 @@ class IcmpResponder {
   // True when it was sent.
   bool Answer(const IcmpAnswer& answer, const Packet& original, Instant now);
   bool Answer(IcmpError error, const Packet& original, Instant now) {
-    return Answer(IcmpAnswer{error, {}, 0, {}}, original, now);
+    IcmpAnswer answer;
+    answer.error = error;
+    return Answer(answer, original, now);
   }
 
   uint64_t sent() const { return sent_; }
@@ -78,13 +85,15 @@ class IcmpResponder {
   static constexpr size_t kBuckets = 256;
 
   bool Permits(const Packet& original, Instant now);
+  bool PermitsEndpoint(const Packet& original, Instant now);
 
   TunWriter* const writer_;
   DropCounters* const drops_;
   const SipHashKey key_;
   Options options_;
   RateLimiter limiter_;
-  std::vector<RateLimiter> paths_;  // kBuckets
+  std::vector<RateLimiter> paths_;      // kBuckets
+  std::vector<RateLimiter> endpoints_;  // kBuckets
   uint64_t draws_ = 0;              // random numbers drawn
   uint64_t sent_ = 0;
   std::array<std::byte, kMaxIcmpErrorSize> buffer_;

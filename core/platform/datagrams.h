@@ -61,6 +61,7 @@ struct DatagramError {
   uint8_t type = 0;  // ICMP's or ICMPv6's
   uint8_t code = 0;
   uint32_t mtu = 0;    // of EMSGSIZE: what would have gone through
+  uint8_t ttl = 0;     // of that message; 0: not told
   IpAddress offender;  // who sent the ICMP message; unspecified with `local`
   // Of the datagram that failed. With `local` the port may be 0: IPv4 does not
   // tell it; but then the Send() before is what failed.

@@ -90,7 +90,7 @@ size_t BuildIcmpError(IcmpError error, const Packet& original,
 }
 
 size_t BuildIcmpError(const IcmpKind& kind, const Packet& original,
-                      const IpAddress& from, MutableBytes out) {
+                      const IpAddress& from, MutableBytes out, uint8_t ttl) {
   const bool v4 = original.is_v4;
   const size_t ip_size = IpHeaderSize(v4);
   const size_t room =
@@ -104,6 +104,7 @@ size_t BuildIcmpError(const IcmpKind& kind, const Packet& original,
   ip.protocol = v4 ? ip_protocol::kIcmp : ip_protocol::kIcmpV6;
   // RFC 1812, 4.3.2.5: errors have precedence 6, internetwork control.
   ip.tos = v4 ? 0xC0 : 0;
+  ip.ttl = ttl;
   WriteIpHeader(ip, message, out.data());
 
   std::byte* h = out.data() + ip_size;

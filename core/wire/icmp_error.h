@@ -45,7 +45,8 @@ bool MayAnswerWithIcmp(const Packet& original);
 // original.source into `out` (at least kMaxIcmpErrorSize bytes). Returns its
 // size.
 size_t BuildIcmpError(const IcmpKind& kind, const Packet& original,
-                      const IpAddress& from, MutableBytes out);
+                      const IpAddress& from, MutableBytes out,
+                      uint8_t ttl = 64);
 size_t BuildIcmpError(IcmpError error, const Packet& original,
                       const IpAddress& from, uint32_t mtu, MutableBytes out);
 

@@ -264,6 +264,10 @@ class SystemDatagrams final : public Datagrams {
     result.destination = FromSocketAddress(to);
     result.payload = room.first(static_cast<size_t>(n));
     for (cmsghdr* c = CMSG_FIRSTHDR(&m); c != nullptr; c = CMSG_NXTHDR(&m, c)) {
+      if ((c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TTL) ||
+          (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_HOPLIMIT)) {
+        result.ttl = static_cast<uint8_t>(ValueOf(c));
+      }
       const bool v4 =
           c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_RECVERR;
       const bool v6 =

@@ -43,6 +43,16 @@ TEST_P(HostErrors, TheNetworksAreExact) {
   EXPECT_EQ(a->exact->type, exceeded);
 }
 
+// We are a hop on the message's way, and the last one.
+TEST_P(HostErrors, TheMessageSpendsAHop) {
+  DatagramError e = FromNetwork(v4() ? 11 : 3, 0);
+  EXPECT_EQ(AnswerOf(e, v4())->ttl, 64) << "not told";
+  e.ttl = 62;
+  EXPECT_EQ(AnswerOf(e, v4())->ttl, 61);
+  e.ttl = 1;
+  EXPECT_EQ(AnswerOf(e, v4())->ttl, 1);
+}
+
 TEST_P(HostErrors, TooBigHasTheMtu) {
   const auto a =
       AnswerOf(FromNetwork(v4() ? 3 : 2, v4() ? 4 : 0, 1400), v4());

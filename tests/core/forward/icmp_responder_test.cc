@@ -106,6 +106,33 @@ TEST_P(Icmp, AFloodSilencesItsOwnPathOnly) {
   EXPECT_EQ(told, 100);
 }
 
+// One app's socket scans, 2,000 refusals a second, and every 10 ms somebody
+// else is refused once.
+TEST_P(Icmp, AScanSilencesItselfOnly) {
+  uint32_t number = 0;
+  const auto refuse = [&](uint16_t port) {
+    Family f = *GetParam();
+    ++number;
+    f.remote = *IpAddress::Parse(
+        (f.v4() ? "198.18." + std::to_string(number >> 8 & 255) + "." +
+                      std::to_string(number & 255)
+                : "2001:db8:9::" + std::to_string(number)));
+    TcpSpec spec;
+    spec.source_port = port;
+    const ByteVector bytes = MakeTcpPacket(f, spec);
+    return icmp.Answer(IcmpError::kProhibited, *ParsePacket(bytes), now);
+  };
+  int scan = 0, others = 0;
+  for (int i = 0; i < 200; ++i) {
+    for (int k = 0; k < 20; ++k) scan += refuse(999);
+    others += refuse(static_cast<uint16_t>(40000 + i));
+    now += milliseconds(10);
+  }
+  EXPECT_EQ(others, 200);
+  EXPECT_GT(scan, 300);
+  EXPECT_LE(scan, 2 * (25 + 200)) << "two buckets of 100 a second";
+}
+
 // The bucket of all: its rate in the long run, and a burst that nobody can
 // count others by.
 TEST_P(Icmp, RateOfAllIsLimitedAndVaries) {

@@ -177,6 +177,7 @@ TEST_P(DatagramsTest, TellsWhoseErrorItWas) {
   EXPECT_EQ(error->type, v4() ? 3 : 1);
   EXPECT_EQ(error->code, v4() ? 3 : 4);
   EXPECT_EQ(error->offender, Loopback());
+  EXPECT_EQ(error->ttl, 64);
   EXPECT_EQ(error->destination, closed);
   EXPECT_EQ(AsText(error->payload), "lost");
   EXPECT_FALSE(datagrams_->TakeError(a.fd, room_));
