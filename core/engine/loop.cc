@@ -257,7 +257,11 @@ void Loop::Turn(Instant deadline) {
   reassembler_.Expire(now_, [this](const Packet& first) {
     (void)icmp_.Answer(IcmpError::kReassemblyTimeExceeded, first, now_);
   });
-  tcp_->set_memory_short(!reserve_.Refill());
+  const bool memory_short = !reserve_.Refill();
+  tcp_->set_memory_short(memory_short);
+  udp_->set_memory_short(memory_short);
+  echoes_->set_memory_short(memory_short);
+  reassembler_.set_memory_short(memory_short);
   if (writer_.blocked() != tun_watched_for_write_) WatchTun();
   if (trim_at_ == kNever) {
     // Traffic, or flows that timers ended.
@@ -278,6 +282,7 @@ void Loop::Trim() {
   pool_.Trim();
   TrimLwipHeap();
   udp_->Trim();
+  reassembler_.Trim();
   if (ManyBlocksFreed()) ReturnFreeMemory();
   blocks_at_trim_ = GetLwipHeapStats().live;
 }
@@ -288,8 +293,13 @@ bool Loop::ManyBlocksFreed() const {
 
 void Loop::OnTun(const PollEvent& event) {
   if (event.writable && writer_.blocked()) {
-    tcp_->OnTunWritable(now_);
-    udp_->OnTunWritable(now_);
+    // By turns, since whoever is first may fill the TUN again: a download must
+    // not silence a call.
+    writer_.Unblock();
+    udp_first_ = !udp_first_;
+    if (udp_first_) udp_->OnTunWritable(now_);
+    if (!writer_.blocked()) tcp_->OnTunWritable(now_);
+    if (!udp_first_) udp_->OnTunWritable(now_);
   }
   if (event.readable || event.error) ReadTun();
 }

@@ -161,6 +161,7 @@ class Loop final : public Engine,
 
   bool tun_more_ = false;       // the last batch was full
   bool tun_watched_for_write_ = false;
+  bool udp_first_ = false;  // when the TUN was writable last
   bool failed_ = false;         // the TUN is gone
   Instant trim_at_ = kNever;    // when idle buffers go back to the system
   uint64_t blocks_at_trim_ = 0;  // lwIP's, then

@@ -142,6 +142,11 @@ void IcmpForwarder::OnEcho(const Packet& packet, const IcmpMessage& echo,
   Mapping* m = FindOrOpen(packet, echo.id, now);
   if (m == nullptr) return;
   Peer* peer = FindPeer(m, packet.destination);
+  if (peer == nullptr && memory_short_) {
+    Drop(DropReason::kNoMemory);
+    (void)parts_.icmp->Answer(IcmpError::kProhibited, packet, now);
+    return;
+  }
   if (peer == nullptr) peer = AddPeer(m, packet.destination, now);
   ++peer->outbound_packets;
   peer->last_active = now;
@@ -185,6 +190,7 @@ IcmpForwarder::Mapping* IcmpForwarder::Open(const Packet& packet, uint16_t id,
     Drop(DropReason::kShuttingDown);
     return nullptr;
   }
+  if (memory_short_) return refuse(DropReason::kNoMemory);
   while (slab_.size() >= options_.max_sockets) {
     if (!MakeRoom(now)) return refuse(DropReason::kFlowTableFull);
   }
@@ -353,12 +359,17 @@ void IcmpForwarder::OnSocket(const PollEvent& event, Instant now) {
 }
 
 void IcmpForwarder::Receive(Mapping* m, Instant now) {
-  if (room_ == nullptr) room_ = std::make_unique_for_overwrite<std::byte[]>(kRoom);
   std::array<DatagramIn, kBatch> batch;
+  // Without memory one at a time, and none that is longer.
+  std::array<std::byte, 2048> little;
+  if (room_ == nullptr) room_ = AllocateBytes(kRoom);
+  const MutableBytes room =
+      room_ != nullptr ? MutableBytes(room_.get(), kRoom) : little;
+  const auto into = std::span(batch).first(room_ != nullptr ? kBatch : 1);
   int n = 0;
   // As in Send().
   for (int attempt = 0; attempt < 3; ++attempt) {
-    n = parts_.datagrams->Receive(m->fd, {room_.get(), kRoom}, batch);
+    n = parts_.datagrams->Receive(m->fd, room, into);
     if (n >= 0 || n == -EAGAIN) break;
     (void)DrainErrors(m, now);
   }

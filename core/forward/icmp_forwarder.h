@@ -7,11 +7,11 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "core/base/malloc_bytes.h"
 #include "core/base/siphash.h"
 #include "core/base/time.h"
 #include "core/dial/dialer.h"
@@ -76,7 +76,10 @@ class IcmpForwarder final : public FlowSource {
   void Probe();
   bool permitted() const { return permitted_; }
 
-  // An echo request with at least two hops left.
+  // While memory is short nothing new is opened (DropReason::kNoMemory).
+  void set_memory_short(bool is) { memory_short_ = is; }
+
+  // An echo request with at least two hops left, or to the gateway.
   void OnEcho(const Packet& packet, const IcmpMessage& echo, Instant now);
   // The poller's word about a mapping's socket.
   void OnSocket(const PollEvent& event, Instant now);
@@ -186,7 +189,8 @@ class IcmpForwarder final : public FlowSource {
   bool permitted_ = true;
   bool flow_changes_ = false;
   bool shutting_down_ = false;
-  std::unique_ptr<std::byte[]> room_;  // what a socket says; not initialized
+  bool memory_short_ = false;
+  MallocBytes room_;  // what a socket says
 };
 
 }  // namespace netstack

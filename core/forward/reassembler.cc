@@ -22,7 +22,6 @@
 #include "core/forward/reassembler.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -126,6 +125,12 @@ Instant Reassembler::next_deadline() const {
   return next;
 }
 
+void Reassembler::Trim() {
+  if (!table_.empty()) return;
+  table_.rehash(0);
+  whole_.reset();
+}
+
 FragmentStats Reassembler::stats() const {
   FragmentStats s = stats_;
   s.datagrams = table_.size();
@@ -144,8 +149,7 @@ Reassembler::Assembly* Reassembler::FindOrMake(const Packet& fragment,
   }
   if (memory_short_ || !MakeRoom(kAssemblyCost, nullptr)) return nullptr;
   if (whole_ == nullptr) {
-    whole_.reset(static_cast<std::byte*>(
-        std::malloc(kMaxPacket + kIpV6HeaderSize)));
+    whole_ = AllocateBytes(kMaxPacket + kIpV6HeaderSize);
     if (whole_ == nullptr) return nullptr;
   }
   List& list = ListOf(fragment.is_v4);

@@ -8,14 +8,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <list>
-#include <memory>
 #include <optional>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "core/base/bytes.h"
+#include "core/base/malloc_bytes.h"
 #include "core/base/siphash.h"
 #include "core/base/time.h"
 #include "core/flow/buffer_pool.h"
@@ -80,6 +79,9 @@ class Reassembler {
   // When Expire() is next needed; kNever when nothing waits.
   Instant next_deadline() const;
 
+  // Gives back what only traffic needs.
+  void Trim();
+
   FragmentStats stats() const;
 
  private:
@@ -139,11 +141,7 @@ class Reassembler {
   uint64_t bytes_ = 0;
   FragmentStats stats_;
   bool memory_short_ = false;
-  struct Release {
-    void operator()(std::byte* p) const { std::free(p); }
-  };
-  // Null until the first fragment comes. By malloc(3), which may fail.
-  std::unique_ptr<std::byte, Release> whole_;
+  MallocBytes whole_;  // null until the first fragment comes
 };
 
 }  // namespace netstack

@@ -49,7 +49,8 @@ struct UdpMapping {
   uint32_t further = UdpPeer::kNone;  // the head of their list
   uint16_t app_port = 0;
   uint16_t local_port = 0;
-  uint8_t interface = 0;  // 1 + the number of its rule; 0: none
+  uint16_t strangers = 0;  // of its peers, those that it never sent to
+  uint8_t interface = 0;   // 1 + the number of its rule; 0: none
   bool dont_fragment : 1 = false;  // what the socket was told last
   bool fragment_known : 1 = false;
   bool no_batches : 1 = false;     // UDP_SEGMENT fails on its way

@@ -27,7 +27,8 @@
 // brought. Only the second failure is the datagram's own.
 //
 // Limits: beyond max_flows, max_peers and the descriptors a new flow is refused
-// at once, unless flows without an answer have been silent for kEvictAfter,
+// at once (of strangers, that is remotes which the app has not sent to, beyond
+// a quarter of them), unless flows without an answer have been silent for kEvictAfter,
 // which make room, all of them in one sweep: under a scan of ports or
 // addresses the cost per packet stays constant.
 
@@ -138,6 +139,10 @@ bool UdpForwarder::LocalEqual::operator()(uint32_t a, uint32_t b) const {
   return (*this)(a, LocalKey{m->v4(), m->local_port});
 }
 
+size_t UdpForwarder::AskedHash::operator()(const AskedKey& key) const {
+  return HashBytes(f->hash_key_, key.ip, key.mapping);
+}
+
 UdpForwarder::UdpForwarder(const Parts& parts, const Options& options,
                            const SipHashKey& hash_key, Instant now)
     : parts_(parts),
@@ -148,13 +153,25 @@ UdpForwarder::UdpForwarder(const Parts& parts, const Options& options,
       mappings_(0, MappingHash{this}, MappingEqual{this}),
       peers_(0, PeerHash{this}, PeerEqual{this}),
       by_port_(0, LocalHash{this}, LocalEqual{this}),
+      asked_(0, AskedHash{this}),
       relieved_(now - kRelieveEvery) {}
 
 UdpForwarder::~UdpForwarder() = default;
 
 void UdpForwarder::Configure(const Options& options, Instant now) {
   const bool other_rules = options.interfaces != options_.interfaces;
+  const bool other_filter = options.filtering != options_.filtering;
   options_ = options;
+  if (other_filter) {
+    asked_.clear();
+    if (options.filtering == UdpFiltering::kAddressDependent) {
+      slab_.ForEach([&](const UdpMapping* mapping) {
+        ForEachPeer(*mapping, [&](const UdpPeer& peer) {
+          if (peer.app_sent) ++asked_[{mapping->index, peer.ip}];
+        });
+      });
+    }
+  }
   slab_.ForEach([&](UdpMapping* mapping) {
     if (other_rules && mapping->interface != 0) {
       EndPeersIf(mapping, CloseReason::kClosedByRequest, now,
@@ -196,8 +213,10 @@ void UdpForwarder::OnDatagram(const Packet& packet, const UdpDatagram& udp,
     busy_ = nullptr;
     if (inside) return EndIfEmpty(mapping);
     if (peer == nullptr) {
-      Refuse(DropReason::kFlowTableFull, IcmpError::kProhibited, packet, now);
-      parts_.listener->OnPressure(Pressure::kFlowLimit);
+      Refuse(no_peer_, IcmpError::kProhibited, packet, now);
+      if (no_peer_ == DropReason::kFlowTableFull) {
+        parts_.listener->OnPressure(Pressure::kFlowLimit);
+      }
       return EndIfEmpty(mapping);
     }
     peer->name = std::move(advice.name);
@@ -207,7 +226,7 @@ void UdpForwarder::OnDatagram(const Packet& packet, const UdpDatagram& udp,
     busy_ = nullptr;
     if (inside) return;
   }
-  peer->app_sent = true;
+  AppSent(mapping, peer);
   peer->active = TicksAt(now);
   ++peer->outbound_packets;
   if (IsGroup(remote.ip) && !mapping->group) {
@@ -259,6 +278,9 @@ UdpMapping* UdpForwarder::Open(const Packet& packet, const Endpoint& app,
     Refuse(reason, error, packet, now);
     return nullptr;
   };
+  if (memory_short_) {
+    return refuse(DropReason::kNoMemory, IcmpError::kProhibited);
+  }
   if (!parts_.slots->Take() && !(Relieve(now) && parts_.slots->Take())) {
     parts_.listener->OnPressure(Pressure::kFlowLimit);
     return refuse(DropReason::kFlowTableFull, IcmpError::kProhibited);
@@ -363,14 +385,20 @@ UdpPeer* UdpForwarder::FindPeer(const UdpMapping* mapping,
 // Null: a limit is reached. The mapping is busy_, so that it stays.
 UdpPeer* UdpForwarder::AddPeer(UdpMapping* mapping, const Endpoint& remote,
                                bool app_sent, Instant now) {
-  const auto full = [&] {
-    return flows_ >= options_.max_flows || mapping->peers >= options_.max_peers;
-  };
-  if (full() && (!Relieve(now) || full())) return nullptr;
+  no_peer_ = DropReason::kNoMemory;
+  if (memory_short_) return nullptr;
+  no_peer_ = DropReason::kFlowTableFull;
+  if (IsFull(*mapping, app_sent) &&
+      (!Relieve(now) || IsFull(*mapping, app_sent))) {
+    return nullptr;
+  }
   UdpPeer* peer = &mapping->first;
   if (peer->id != 0) {
     UdpFurtherPeer* further = further_.Allocate();
-    if (further == nullptr) return nullptr;
+    if (further == nullptr) {
+      no_peer_ = DropReason::kNoMemory;
+      return nullptr;
+    }
     further->mapping = mapping->index;
     further->next = std::exchange(mapping->further, further->index);
     peer = further;
@@ -384,23 +412,54 @@ UdpPeer* UdpForwarder::AddPeer(UdpMapping* mapping, const Endpoint& remote,
   }
   peer->id = NextFlowId();
   peer->opened = peer->active = TicksAt(now);
-  peer->app_sent = app_sent;
   ++mapping->peers;
+  ++mapping->strangers;
   ++flows_;
+  ++strangers_;
+  if (app_sent) AppSent(mapping, peer);
   ++stats_.opened;
   Rearm(mapping, now + IdleOf(*peer));
   Tell(FlowChange::kOpened, *mapping, *peer, now);
   return peer;
 }
 
-// Copies small ones, so that they go together; sends large ones at once.
+// Whether a limit keeps a new peer out of the mapping.
+bool UdpForwarder::IsFull(const UdpMapping& mapping, bool app_sent) const {
+  if (flows_ >= options_.max_flows || mapping.peers >= options_.max_peers) {
+    return true;
+  }
+  if (app_sent) return false;
+  const auto part = [](uint32_t limit) {
+    return std::max<uint32_t>(limit / kStrangersPart, 1);
+  };
+  return strangers_ >= part(options_.max_flows) ||
+         mapping.strangers >= std::min(part(options_.max_peers), 0xFFFFu);
+}
+
+// A stranger until now, perhaps.
+void UdpForwarder::AppSent(UdpMapping* mapping, UdpPeer* peer) {
+  if (peer->app_sent) return;
+  peer->app_sent = true;
+  --mapping->strangers;
+  --strangers_;
+  if (options_.filtering == UdpFiltering::kAddressDependent) {
+    ++asked_[{mapping->index, peer->ip}];
+  }
+}
+
+// Copies small ones, so that they go together; sends large ones at once. So do
+// all while there is no memory to copy to.
 void UdpForwarder::Keep(const Pending& datagram, Instant now) {
   const size_t size = datagram.payload.size();
   if (datagram.segment == 0 && size <= kCopyLimit) {
     if (pending_count_ == kBatch || arena_used_ + size > kArenaSize) {
       Flush(now);
     }
-    if (arena_ == nullptr) arena_.reset(new std::byte[kArenaSize]);
+    if (arena_ == nullptr) arena_ = AllocateBytes(kArenaSize);
+    if (arena_ == nullptr) {
+      pending_[pending_count_++] = datagram;
+      return Flush(now);
+    }
     std::byte* at = arena_.get() + arena_used_;
     if (size != 0) std::memcpy(at, datagram.payload.data(), size);
     Pending& kept = pending_[pending_count_++] = datagram;
@@ -645,7 +704,7 @@ bool UdpForwarder::Hairpin(UdpMapping* mapping, const Packet& packet,
     }
   }
   if (here == nullptr || target == nullptr || there == nullptr) {
-    Refuse(DropReason::kFlowTableFull, IcmpError::kProhibited, packet, now);
+    Refuse(no_peer_, IcmpError::kProhibited, packet, now);
     if (target != nullptr && target != mapping) EndIfEmpty(target);
     return true;
   }
@@ -656,7 +715,7 @@ bool UdpForwarder::Hairpin(UdpMapping* mapping, const Packet& packet,
   datagram.segment_size = segment < udp.payload.size() ? segment : 0;
   datagram.tos = packet.tos;
   datagram.ttl = Decremented(packet.ttl);
-  here->app_sent = true;
+  AppSent(mapping, here);
   here->active = TicksAt(now);
   ++here->outbound_packets;
   if (!parts_.writer->SendUdp(datagram)) {
@@ -682,17 +741,12 @@ void UdpForwarder::OnSocket(const PollEvent& event, Instant now) {
 }
 
 void UdpForwarder::Read(UdpMapping* mapping, Instant now) {
-  if (room_ == nullptr) {
-    // Not initialized: only pages that datagrams reach are ever touched.
-    room_.reset(new std::byte[kReceiveBatch * kReceiveStride]);
-  }
-  const MutableBytes room(room_.get(), kReceiveBatch * kReceiveStride);
   for (int i = 0; i < kReadsPerTurn; ++i) {
     if (held_begin_ < held_end_ || parts_.writer->blocked()) {
       return Wait(mapping);
     }
-    ++stats_.receive_calls;
-    const int n = parts_.datagrams->Receive(mapping->fd, room, in_);
+    size_t asked = 0;
+    const int n = Receive(*mapping, &asked);
     if (n == -EAGAIN) return;
     if (n < 0) {
       DrainErrors(mapping, now);
@@ -707,12 +761,27 @@ void UdpForwarder::Read(UdpMapping* mapping, Instant now) {
     }
     if (!delivered) return Wait(mapping);
     // Fewer than asked for: that was all; the next one is a new event.
-    if (static_cast<size_t>(n) < in_.size()) return;
+    if (static_cast<size_t>(n) < asked) return;
   }
   if (mapping->in_ready) return;
   mapping->in_ready = true;
   ready_.push_back(
       {PollToken::Kind::kUdp, mapping->generation, mapping->index});
+}
+
+// Into the front of in_; at most `*asked` datagrams.
+int UdpForwarder::Receive(const UdpMapping& mapping, size_t* asked) {
+  ++stats_.receive_calls;
+  if (room_ == nullptr) {
+    room_ = AllocateBytes(kReceiveBatch * kReceiveStride);
+  }
+  *asked = room_ != nullptr ? in_.size() : 1;
+  const MutableBytes room =
+      room_ != nullptr
+          ? MutableBytes(room_.get(), kReceiveBatch * kReceiveStride)
+          : MutableBytes(spare_room_);
+  return parts_.datagrams->Receive(mapping.fd, room,
+                                   std::span(in_).first(*asked));
 }
 
 void UdpForwarder::Wait(UdpMapping* mapping) {
@@ -735,7 +804,7 @@ bool UdpForwarder::Deliver(UdpMapping* mapping, size_t begin, size_t end,
     }
     if (peer == nullptr) peer = AddPeer(mapping, in.from, false, now);
     if (peer == nullptr) {
-      Drop(DropReason::kFlowTableFull);
+      Drop(no_peer_);
       continue;
     }
     InboundDatagram datagram;
@@ -771,11 +840,7 @@ bool UdpForwarder::Admits(const UdpMapping& mapping, const UdpPeer* peer,
   if (options_.filtering == UdpFiltering::kAddressAndPortDependent) {
     return false;
   }
-  bool known = false;
-  ForEachPeer(mapping, [&](const UdpPeer& p) {
-    known |= p.app_sent && p.ip == from.ip;
-  });
-  return known;
+  return asked_.contains({mapping.index, from.ip});
 }
 
 void UdpForwarder::Received(UdpPeer* peer, size_t bytes, uint16_t segment,
@@ -926,7 +991,7 @@ size_t UdpForwarder::EndPeersIf(UdpMapping* mapping, CloseReason reason,
                                 Instant now, Predicate&& which) {
   size_t ended = 0;
   if (mapping->first.id != 0 && which(mapping->first)) {
-    PeerEnded(*mapping, mapping->first, reason, now);
+    PeerEnded(mapping, mapping->first, reason, now);
     mapping->first = UdpPeer{};
     --mapping->peers;
     ++ended;
@@ -938,7 +1003,7 @@ size_t UdpForwarder::EndPeersIf(UdpMapping* mapping, CloseReason reason,
       link = &peer->next;
       continue;
     }
-    PeerEnded(*mapping, *peer, reason, now);
+    PeerEnded(mapping, *peer, reason, now);
     peers_.erase(peer->index);
     *link = peer->next;
     further_.Free(peer);
@@ -948,12 +1013,19 @@ size_t UdpForwarder::EndPeersIf(UdpMapping* mapping, CloseReason reason,
   return ended;
 }
 
-void UdpForwarder::PeerEnded(const UdpMapping& mapping, const UdpPeer& peer,
+void UdpForwarder::PeerEnded(UdpMapping* mapping, const UdpPeer& peer,
                              CloseReason reason, Instant now) {
   --flows_;
+  if (!peer.app_sent) {
+    --mapping->strangers;
+    --strangers_;
+  } else if (options_.filtering == UdpFiltering::kAddressDependent) {
+    const auto asked = asked_.find({mapping->index, peer.ip});
+    if (--asked->second == 0) asked_.erase(asked);
+  }
   ++stats_.closed[static_cast<size_t>(reason)];
   if (!flow_changes_) return;
-  FlowInfo info = Info(mapping, peer, now);
+  FlowInfo info = Info(*mapping, peer, now);
   info.state = FlowState::kClosed;
   info.close_reason = reason;
   parts_.listener->OnFlow(FlowChange::kClosed, info);
@@ -1052,6 +1124,14 @@ void UdpForwarder::Shutdown(Instant now) {
 void UdpForwarder::Trim() {
   if (pending_count_ == 0) arena_.reset();
   if (held_begin_ == held_end_) room_.reset();
+  // Tables do not shrink by themselves, and a scan may have made them large.
+  const auto shrink = [](auto& table) {
+    if (table.size() * 8 < table.capacity()) table.rehash(0);
+  };
+  shrink(mappings_);
+  shrink(peers_);
+  shrink(by_port_);
+  shrink(asked_);
 }
 
 // --- for people -------------------------------------------------------------
@@ -1136,7 +1216,8 @@ UdpStats UdpForwarder::stats() const {
 size_t UdpForwarder::record_memory() const {
   return slab_.memory() + further_.memory() +
          (mappings_.capacity() + peers_.capacity() + by_port_.capacity()) *
-             (sizeof(uint32_t) + 1);
+             (sizeof(uint32_t) + 1) +
+         asked_.capacity() * (sizeof(AskedKey) + sizeof(uint32_t) + 1);
 }
 
 }  // namespace netstack

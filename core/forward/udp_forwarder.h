@@ -7,12 +7,14 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "core/base/drop_reason.h"
+#include "core/base/malloc_bytes.h"
 #include "core/base/siphash.h"
 #include "core/base/time.h"
 #include "core/dial/dialer.h"
@@ -78,6 +80,9 @@ class UdpForwarder final : public FlowSource {
   static constexpr Duration kTick = std::chrono::milliseconds(10);
   // Datagrams each way that make a stream of a request and its answer.
   static constexpr uint32_t kStreamPackets = 4;
+  // Of max_flows and max_peers, the part that remotes get which the app has
+  // not sent to: nobody outside keeps an app from new flows.
+  static constexpr uint32_t kStrangersPart = 4;
   // Without an answer for this long, a flow makes room for a new one when a
   // limit is reached.
   static constexpr Duration kEvictAfter = std::chrono::seconds(5);
@@ -104,6 +109,9 @@ class UdpForwarder final : public FlowSource {
 
   // Rules that changed end the mappings that stand by the old ones.
   void Configure(const Options& options, Instant now);
+
+  // While memory is short nothing new is opened (DropReason::kNoMemory).
+  void set_memory_short(bool is) { memory_short_ = is; }
 
   // One datagram of an app, or a batch (TunRead::udp_segment). Small ones are
   // copied and wait for Flush(); the packet is the caller's again afterwards.
@@ -198,6 +206,17 @@ class UdpForwarder final : public FlowSource {
     }
   };
 
+  // An address that a mapping's app has sent to.
+  struct AskedKey {
+    uint32_t mapping;
+    IpAddress ip;
+    friend bool operator==(const AskedKey&, const AskedKey&) = default;
+  };
+  struct AskedHash {
+    const UdpForwarder* f;
+    size_t operator()(const AskedKey& key) const;
+  };
+
   // A datagram, or a batch of at most kMaxSegments, that waits for Flush().
   struct Pending {
     UdpMapping* mapping = nullptr;
@@ -229,6 +248,8 @@ class UdpForwarder final : public FlowSource {
   UdpPeer* FindPeer(const UdpMapping* mapping, const Endpoint& remote) const;
   UdpPeer* AddPeer(UdpMapping* mapping, const Endpoint& remote, bool app_sent,
                    Instant now);
+  bool IsFull(const UdpMapping& mapping, bool app_sent) const;
+  void AppSent(UdpMapping* mapping, UdpPeer* peer);
   void Keep(const Pending& datagram, Instant now);
   void SendRun(std::span<const uint8_t> order, Instant now);
   size_t Join(std::span<const uint8_t> order);
@@ -243,6 +264,7 @@ class UdpForwarder final : public FlowSource {
 
   // Inbound.
   void Read(UdpMapping* mapping, Instant now);
+  int Receive(const UdpMapping& mapping, size_t* asked);
   bool Deliver(UdpMapping* mapping, size_t begin, size_t end, Instant now);
   bool Admits(const UdpMapping& mapping, const UdpPeer* peer,
               const Endpoint& from) const;
@@ -264,8 +286,8 @@ class UdpForwarder final : public FlowSource {
   template <typename Predicate>
   size_t EndPeersIf(UdpMapping* mapping, CloseReason reason, Instant now,
                     Predicate&& which);
-  void PeerEnded(const UdpMapping& mapping, const UdpPeer& peer,
-                 CloseReason reason, Instant now);
+  void PeerEnded(UdpMapping* mapping, const UdpPeer& peer, CloseReason reason,
+                 Instant now);
   void EndIfEmpty(UdpMapping* mapping);
   void OnTimer(UdpMapping* mapping, Instant now);
   void Rearm(UdpMapping* mapping, Instant at);
@@ -287,8 +309,14 @@ class UdpForwarder final : public FlowSource {
   absl::flat_hash_set<uint32_t, MappingHash, MappingEqual> mappings_;
   absl::flat_hash_set<uint32_t, PeerHash, PeerEqual> peers_;
   absl::flat_hash_set<uint32_t, LocalHash, LocalEqual> by_port_;
+  // How many peers of each address, with address-dependent filtering only: a
+  // stranger's datagram must not cost a walk through all peers.
+  absl::flat_hash_map<AskedKey, uint32_t, AskedHash> asked_;
   UdpStats stats_;
   uint32_t flows_ = 0;
+  uint32_t strangers_ = 0;  // of the flows
+  bool memory_short_ = false;
+  DropReason no_peer_{};  // why AddPeer() gave none
   bool flow_changes_ = false;
   bool shutting_down_ = false;
   Instant relieved_{};
@@ -299,7 +327,7 @@ class UdpForwarder final : public FlowSource {
   // Outbound: what waits, and what one Send() is made of.
   std::array<Pending, kBatch> pending_;
   size_t pending_count_ = 0;
-  std::unique_ptr<std::byte[]> arena_;
+  MallocBytes arena_;  // null while there is nothing in it, or no memory
   size_t arena_used_ = 0;
   std::array<uint8_t, kBatch> order_;
   std::array<Joined, kBatch> joined_;
@@ -309,7 +337,8 @@ class UdpForwarder final : public FlowSource {
 
   // Inbound: what one Receive() gave. While the TUN is full, the rest of a
   // batch waits here and nothing else is read.
-  std::unique_ptr<std::byte[]> room_;
+  MallocBytes room_;
+  std::array<std::byte, kMaxDatagram> spare_room_;  // while there is no memory
   std::array<DatagramIn, kReceiveBatch> in_;
   PollToken held_;
   size_t held_begin_ = 0;

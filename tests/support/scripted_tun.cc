@@ -35,7 +35,9 @@ TunRead ScriptedTun::Read(std::span<const MutableBytes> parts) {
 }
 
 int ScriptedTun::Write(std::span<const Bytes> parts, const TunWrite& how) {
-  if (write_failures_ > 0) {
+  if (write_room_ > 0) {
+    --write_room_;
+  } else if (write_failures_ > 0) {
     --write_failures_;
     ++failed_writes_;
     return -write_error_;

@@ -51,6 +51,8 @@ class ScriptedTun final : public Tun {
   // As FailWrites(EAGAIN), until AllowWrites().
   void BlockWrites() { FailWrites(EAGAIN); }
   void AllowWrites() { write_failures_ = 0; }
+  // Takes `count` writes, and is full again.
+  void AllowWrites(size_t count) { write_room_ = count; }
 
   size_t unread() const { return packets_.size(); }
   size_t failed_writes() const { return failed_writes_; }
@@ -82,6 +84,7 @@ class ScriptedTun final : public Tun {
   int read_error_ = 0;
   int write_error_ = 0;
   size_t write_failures_ = 0;
+  size_t write_room_ = 0;  // before those
   size_t failed_writes_ = 0;
 };
 

@@ -50,12 +50,13 @@ class LoopTest : public testing::Test {
     poller->add_result = add_result;
     auto fake_sockets = std::make_unique<ScriptedSockets>();
     sockets = fake_sockets.get();
-    platform.datagrams = std::make_unique<ScriptedDatagrams>(sockets);
+    auto fake_datagrams = std::make_unique<ScriptedDatagrams>(sockets);
+    datagrams = fake_datagrams.get();
     auto fake_tun = std::make_unique<ScriptedTun>();
     tun = fake_tun.get();
     platform.clock = std::move(fake_clock);
     platform.poller = std::move(fake_poller);
-    platform.datagrams = std::make_unique<ScriptedDatagrams>(sockets);
+    platform.datagrams = std::move(fake_datagrams);
     platform.sockets = std::move(fake_sockets);
     platform.tun = std::move(fake_tun);
     auto made = Loop::Create(config, std::move(platform),
@@ -101,6 +102,7 @@ class LoopTest : public testing::Test {
   FakeClock* clock = nullptr;
   ScriptedPoller* poller = nullptr;
   ScriptedSockets* sockets = nullptr;
+  ScriptedDatagrams* datagrams = nullptr;
   ScriptedTun* tun = nullptr;
   Recorder observer;
   absl::Status status;
@@ -181,6 +183,38 @@ TEST_F(LoopTest, FullTunIsWatchedUntilItIsWritable) {
   EXPECT_EQ(tun->written().size(), 1u);
   EXPECT_EQ(poller->watch(ScriptedTun::kFd)->trigger,
             Poller::Trigger::kLevelRead);
+}
+
+// A download that takes all of the TUN's room leaves a call its part.
+TEST_F(LoopTest, FullTunIsSharedByTurns) {
+  Start();
+  Connect(kV4);
+  ScriptedSocket& tcp = sockets->last();
+  ByteVector udp = Hex("9c40 01bb 0009 0000 aa");
+  Give(MakeIp(kV4.app, kV4.remote, ip_protocol::kUdp, udp));  // no checksum
+  const int call = sockets->last().fd;
+  ASSERT_NE(call, tcp.fd);
+  tun->BlockWrites();
+  tcp.Feed(std::string(30'000, 'd'));
+  poller->InjectReadable(tcp.fd);
+  loop->Turn(clock->Now());
+  for (int i = 0; i < 5; ++i) {
+    datagrams->Of(call).Feed({.from = {kV4.remote, 443}, .payload = "voice"});
+  }
+  poller->InjectReadable(call);
+  loop->Turn(clock->Now());
+  tun->TakeWritten();
+  int voice = 0, download = 0;
+  for (int i = 0; i < 10; ++i) {
+    tun->AllowWrites(1);
+    poller->InjectWritable(ScriptedTun::kFd);
+    loop->Turn(clock->Now());
+    for (const auto& written : tun->TakeWritten()) {
+      ++(Load8(&written.bytes[9]) == ip_protocol::kUdp ? voice : download);
+    }
+  }
+  EXPECT_EQ(voice, 5);
+  EXPECT_EQ(download, 5);
 }
 
 TEST_F(LoopTest, LostTunEndsEveryFlowAndIsTold) {

@@ -401,6 +401,23 @@ TEST_P(Echoes, WhereOthersHaveAllPlaces) {
   rig.slots.Give();
 }
 
+TEST_P(Echoes, WhileMemoryIsShortNothingIsOpened) {
+  IcmpRig rig;
+  rig.Give(Request(1, 1));
+  rig.echoes->set_memory_short(true);
+  rig.Give(Request(2, 1));
+  rig.Give(RequestTo(Other(1), 1, 2));
+  EXPECT_EQ(rig.dropped(DropReason::kNoMemory), 2u);
+  EXPECT_EQ(rig.TakeReplies().size(), 2u) << "prohibited";
+  EXPECT_EQ(rig.sockets.all().size(), 1u);
+  rig.Give(Request(1, 2));
+  EXPECT_EQ(rig.last().sent.size(), 2u);
+  rig.echoes->set_memory_short(false);
+  rig.Give(RequestTo(Other(1), 1, 3));
+  rig.Give(Request(2, 2));
+  EXPECT_EQ(rig.sockets.all().size(), 2u);
+}
+
 TEST_P(Echoes, OneIdScansTheWorld) {
   IcmpRig rig;
   for (int i = 0; i < 1000; ++i) {

@@ -684,20 +684,118 @@ TEST_P(Udp, AScanOfSourcePortsMakesRoomForItself) {
 }
 
 TEST_P(Udp, StrangersCannotFillTheTable) {
+  // By the limit of one mapping, and by that of all.
+  for (const bool of_all : {false, true}) {
+    Rig::Settings settings;
+    (of_all ? settings.udp.max_flows : settings.udp.max_peers) = 16;
+    Start(settings);
+    Give({});
+    Arrive({.from = Remote(), .payload = "y"});
+    Replies();
+    for (uint16_t i = 0; i < 10; ++i) {
+      Arrive({.from = {Other(), static_cast<uint16_t>(1 + i)}, .payload = "s"});
+    }
+    EXPECT_EQ(rig->udp->stats().active, 5u) << "a quarter is theirs";
+    EXPECT_EQ(Replies().size(), 4u);
+    EXPECT_EQ(rig->dropped(DropReason::kFlowTableFull), 6u);
+    // The app goes on to new places, and to one of them.
+    for (uint16_t i = 0; i < 11; ++i) {
+      Give({.destination_port = static_cast<uint16_t>(1000 + i)});
+    }
+    EXPECT_EQ(rig->udp->stats().active, 16u);
+    EXPECT_EQ(rig->dropped(DropReason::kFlowTableFull), 6u);
+    Give({.destination_port = 1, .to = Other()});
+    EXPECT_EQ(Socket().sent.back().to, (Endpoint{Other(), 1}));
+    // They make room: the app's own peers, since they were not answered, too.
+    rig->Advance(seconds(6));
+    Give({.destination_port = 9});
+    EXPECT_EQ(rig->udp->stats().active, 2u);
+    for (uint16_t i = 0; i < 10; ++i) {
+      Arrive({.from = {Other(), static_cast<uint16_t>(1 + i)}, .payload = "s"});
+    }
+    EXPECT_EQ(rig->udp->stats().active, 6u) << "and count anew";
+  }
+}
+
+TEST_P(Udp, TablesShrinkBehindAScan) {
+  Give({});
+  const size_t before = rig->udp->record_memory();
+  for (uint16_t i = 0; i < 1000; ++i) {
+    Give({.source_port = static_cast<uint16_t>(2000 + i)});
+  }
+  EXPECT_GT(rig->udp->record_memory(), before + 100'000);
+  rig->Advance(seconds(61));
+  Give({});
+  EXPECT_GT(rig->udp->record_memory(), before + 10'000) << "the tables";
+  rig->udp->Trim();
+  EXPECT_LT(rig->udp->record_memory(), before + 1'000);
+  Give({.payload = "found"});
+  EXPECT_EQ(rig->sockets.all().size(), 1002u);
+}
+
+// Whoever the app sent to is no stranger any more.
+TEST_P(Udp, AStrangerWhoIsAnsweredLeavesHisPlace) {
   Rig::Settings settings;
-  settings.udp.max_peers = 4;
+  settings.udp.max_peers = 8;
   Start(settings);
   Give({});
-  Arrive({.from = Remote(), .payload = "y"});
-  Replies();
-  for (uint16_t i = 0; i < 10; ++i) {
-    Arrive({.from = {Other(), static_cast<uint16_t>(1 + i)}, .payload = "s"});
+  for (uint16_t i = 0; i < 4; ++i) {
+    const auto port = static_cast<uint16_t>(1 + i);
+    Arrive({.from = {Other(), port}, .payload = "s"});
+    Give({.destination_port = port, .to = Other()});
   }
-  EXPECT_EQ(rig->udp->stats().active, 4u);
-  EXPECT_EQ(Replies().size(), 3u);
-  rig->Advance(seconds(6));
+  EXPECT_EQ(rig->udp->stats().active, 5u);
+  EXPECT_EQ(rig->dropped(DropReason::kFlowTableFull), 0u);
+}
+
+// Addresses that the app has sent to are counted while peers come and go, and
+// anew when the rule changes.
+TEST_P(Udp, AnAddressIsKnownAsLongAsAPeerHasIt) {
+  Give({.destination_port = 1});
+  rig->Advance(seconds(30));
+  Give({.destination_port = 2});
+  Give({.destination_port = 3, .to = Other()});
+  UdpForwarder::Options options;
+  options.filtering = UdpFiltering::kAddressDependent;
+  rig->udp->Configure(options, rig->now());
+  const auto admitted = [&](const IpAddress& ip) {
+    Replies();
+    Arrive({.from = {ip, 99}, .payload = "s"});
+    return Replies().size() == 1;
+  };
+  EXPECT_TRUE(admitted(family().remote));
+  EXPECT_TRUE(admitted(Other()));
+  rig->Advance(seconds(31));
+  EXPECT_EQ(rig->udp->stats().active, 4u) << "the first of two has ended";
+  EXPECT_TRUE(admitted(family().remote));
+  rig->Advance(seconds(20));
+  Give({.destination_port = 3, .to = Other()});
+  rig->Advance(seconds(15));
+  EXPECT_FALSE(admitted(family().remote));
+  EXPECT_TRUE(admitted(Other()));
+  EXPECT_EQ(rig->dropped(DropReason::kUdpFiltered), 1u);
+}
+
+TEST_P(Udp, WhileMemoryIsShortNothingIsOpened) {
+  Give({});
+  Replies();
+  rig->udp->set_memory_short(true);
+  Give({.source_port = 40001});
   Give({.destination_port = 9});
-  EXPECT_EQ(rig->udp->stats().active, 2u) << "they make room";
+  Arrive({.from = {Other(), 1}, .payload = "s"});
+  EXPECT_EQ(rig->dropped(DropReason::kNoMemory), 3u);
+  EXPECT_EQ(rig->dropped(DropReason::kFlowTableFull), 0u);
+  EXPECT_EQ(rig->told(Pressure::kFlowLimit), 0);
+  const std::vector<Reply> replies = Replies();
+  ASSERT_EQ(replies.size(), 2u);
+  EXPECT_EQ(replies[0].code(), v4() ? 13 : 1);
+  EXPECT_EQ(rig->sockets.all().size(), 1u);
+  // What is open goes on.
+  Give({.payload = "on"});
+  EXPECT_EQ(Socket().sent.back().payload, "on");
+  rig->udp->set_memory_short(false);
+  Give({.source_port = 40001});
+  EXPECT_EQ(rig->sockets.all().size(), 2u);
 }
 
 TEST_P(Udp, GroupsAreDroppedUnlessARuleNamesThem) {
