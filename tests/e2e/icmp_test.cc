@@ -145,11 +145,85 @@ TEST_P(IcmpTest, TtlOfOneEndsHere) {
 }
 
 TEST_P(IcmpTest, TracerouteByIcmp) { ExpectSameWay(Traceroute("-I")); }
+// To a port after the other, and all to one (-U).
+TEST_P(IcmpTest, TracerouteByUdp) {
+  ExpectSameWay(Traceroute("--module=default"));
+  std::vector<std::string> words = Traceroute("-U");
+  words.insert(words.end(), {"-p", "33500"});
+  ExpectSameWay(words);
+}
 TEST_P(IcmpTest, TracerouteByTcp) {
   PatternServer server(far_.far());
   std::vector<std::string> words = Traceroute("-T");
   words.insert(words.end(), {"-p", std::to_string(server.port())});
   ExpectSameWay(words);
+}
+
+// The hops, the small link and the way back.
+TEST_P(IcmpTest, Tracepath) {
+  for (const std::string& ns : {World().app(), World().gw()}) {
+    Ip("-n " + ns + " route flush cache");
+    Ip("-n " + ns + " -6 route flush cache");
+  }
+  const std::vector<std::string> words = {"tracepath", Flag(), "-n", "-m", "8",
+                                          "-p", "33600"};
+  // Its words without the times, with one name for both gateways and ends.
+  const auto run = [&](const std::string& to, const std::string& gateway) {
+    std::vector<std::string> all = words;
+    all.push_back(to);
+    std::string text = std::regex_replace(
+        App(all), std::regex(" +[0-9.]+ms *| +$| +\n"), " ");
+    for (const auto& [name, word] :
+         {std::pair(gateway, "GATEWAY"), std::pair(to, "FAR")}) {
+      for (size_t at; (at = text.find(" " + name + " ")) != text.npos;) {
+        text.replace(at + 1, name.size(), word);
+      }
+    }
+    return text;
+  };
+  const std::string theirs =
+      run(Far::Routed(family()), Far::RoutedGateway(family()));
+  EXPECT_NE(theirs.find("Resume: pmtu " + std::to_string(Far::kSmallMtu) +
+                        " hops 4 back 4"),
+            std::string::npos)
+      << theirs;
+  EXPECT_NE(theirs.find("FAR reached"), std::string::npos) << theirs;
+  EXPECT_EQ(run(Far::Tunnel(family()), Far::Gateway(family())), theirs);
+}
+
+// Why a way ends: !H, !N, !X, from the router that says so.
+TEST_P(IcmpTest, TraceroutesShowTheRoutersRefusals) {
+  struct Place {
+    const char* ours;
+    const char* theirs;
+  };
+  const Place v4_places[] = {{"10.77.67.1", "10.77.67.9"},
+                             {"10.77.68.1", "10.77.68.9"},
+                             {"203.0.113.1", "203.0.113.9"}};
+  const Place v6_places[] = {{"fd77:67::1", "fd77:67::9"},
+                             {"fd77:68::1", "fd77:68::9"},
+                             {"2001:db8:dead::1", "2001:db8:dead::9"}};
+  for (const Place& place : v4() ? v4_places : v6_places) {
+    SCOPED_TRACE(place.ours);
+    Far::Route(place.theirs);
+    for (const char* how : {"--module=default", "-T"}) {
+      // As above: asked again, since a kernel tells it once a second.
+      const auto end = [&](const char* to) {
+        std::vector<std::string> words = Traceroute(how);
+        words.insert(words.end(), {"-m", "4", "-w", "1", to});
+        std::string found;
+        (void)Eventually([&] {
+          found = Find(App(words), " 2 +(\\S+ .*![A-Z0-9]+)");
+          return found.find("none in") != 0;
+        });
+        // Without the time.
+        return std::regex_replace(found, std::regex(" +[0-9.]+ ms"), "");
+      };
+      EXPECT_EQ(end(place.ours), end(place.theirs)) << how;
+    }
+    Ip("-n " + World().app() + " route del " + place.theirs +
+       (v4() ? "/32" : "/128"));
+  }
 }
 
 // The errors of routers, in ping's own words.
@@ -188,6 +262,7 @@ TEST_P(IcmpTest, NothingIsFaked) {
   EXPECT_EQ(out.find("From"), std::string::npos) << out;
   // We are there ourselves.
   EXPECT_EQ(Received(Ping(Far::Gateway(family()), {"-c", "2"})), 2);
+  EXPECT_EQ(Received(Ping(Far::Gateway(family()), {"-c", "2", "-t", "1"})), 2);
 }
 
 // Where the system permits no ping sockets, it is told: to the app, by the

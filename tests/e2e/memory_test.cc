@@ -1,5 +1,6 @@
 // R9: memory fails at random, everywhere in the core's thread.
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -137,6 +138,103 @@ TEST_P(MemoryTest, OneAllocationInAHundredFails) {
       "thread failed\n",
       whole.load(), shed.load(), static_cast<unsigned long long>(failed),
       static_cast<unsigned long long>(calls));
+}
+
+// A datagram socket of a namespace, connected; false in `ok` when it is not.
+Fd DatagramTo(const std::string& ns, const Address& to) {
+  const Enter enter(ns);
+  Fd fd(socket(to.family(), SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  EXPECT_EQ(connect(fd.get(), to.get(), to.size), 0);
+  return fd;
+}
+
+// The same for datagrams, whole and in fragments, and echoes, which allocate
+// less, hence more often: what is lost is lost as on a bad line, and what comes
+// is what was sent.
+TEST_P(MemoryTest, OneAllocationInTenFailsForDatagrams) {
+  const int rounds = FullScale() ? 4'000 : 400;
+  FaultSwitch faults;
+  Service service({.environment = faults.environment()});
+  Fd server;
+  uint16_t port = 0;
+  {
+    const Enter enter(World().srv());
+    server = Fd(socket(GetParam()->family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    Address at(GetParam()->tunnel, 0);
+    ASSERT_EQ(bind(server.get(), at.get(), at.size), 0);
+    ASSERT_EQ(getsockname(server.get(),
+                          reinterpret_cast<sockaddr*>(&at.storage), &at.size),
+              0);
+    port = at.port();
+  }
+  std::atomic<bool> stopping{false};
+  std::thread echo([&] {
+    std::string room(65536, '\0');
+    while (!stopping) {
+      Address from;
+      pollfd p{server.get(), POLLIN, 0};
+      if (poll(&p, 1, 50) != 1) continue;
+      const ssize_t n =
+          recvfrom(server.get(), room.data(), room.size(), 0,
+                   reinterpret_cast<sockaddr*>(&from.storage), &from.size);
+      if (n < 0) continue;
+      sendto(server.get(), room.data(), static_cast<size_t>(n), 0, from.get(),
+             from.size);
+    }
+  });
+  // One app each: a new mapping, and for the large ones fragments both ways.
+  const auto round = [&](int i) {
+    const Fd fd =
+        DatagramTo(World().app(), Address(GetParam()->tunnel, port));
+    const size_t sizes[] = {1, 1'000, 5'000, 20'000};
+    std::string sent(sizes[i % 4], static_cast<char>('a' + i % 26));
+    sent += std::to_string(i);
+    EXPECT_EQ(send(fd.get(), sent.data(), sent.size(), 0),
+              static_cast<ssize_t>(sent.size()));
+    pollfd p{fd.get(), POLLIN, 0};
+    if (poll(&p, 1, 300) != 1) return false;
+    std::string got(65536, '\0');
+    const ssize_t n = recv(fd.get(), got.data(), got.size(), MSG_DONTWAIT);
+    if (n < 0) return false;  // told that there is no flow for it
+    got.resize(static_cast<size_t>(n));
+    EXPECT_TRUE(got == sent) << i;
+    return true;
+  };
+  const auto ping = [&](int count) {
+    const Output out = Execute(
+        {"ping", GetParam()->family == AF_INET ? "-4" : "-6", "-n", "-c",
+         std::to_string(count), "-i", "0.01", "-W", "1", "-s", "4000",
+         GetParam()->tunnel},
+        World().app());
+    EXPECT_EQ(out.out.find("wrong data"), std::string::npos) << out.out;
+    const size_t at = out.out.find(" received");
+    return at == std::string::npos
+               ? 0
+               : std::stoi(out.out.substr(out.out.rfind(' ', at - 1) + 1));
+  };
+  faults->one_in = 10;
+  int whole = 0;
+  for (int i = 0; i < rounds; ++i) whole += round(i);
+  const int echoes = ping(rounds / 4);
+  const uint64_t failed = faults->failed;
+  faults->one_in = 0;
+  ASSERT_TRUE(service.process().running());
+  EXPECT_GT(failed, static_cast<uint64_t>(rounds) / 20);
+  EXPECT_GT(whole, rounds / 2);
+  EXPECT_GT(echoes, rounds / 8);
+  // As before: everything works, and nothing is left.
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(round(i)) << i;
+  EXPECT_EQ(ping(10), 10);
+  stopping = true;
+  echo.join();
+  EXPECT_GT(service.control().CloseAllFlows(), 0u);
+  EXPECT_TRUE(Eventually([&] {
+    return service.control().Stats().descriptors_used() == 0;
+  }));
+  std::printf("%d of %d datagrams and %d of %d echoes came back; %llu "
+              "allocations failed\n",
+              whole, rounds, echoes, rounds / 4,
+              static_cast<unsigned long long>(failed));
 }
 
 INSTANTIATE_TEST_SUITE_P(Every, MemoryTest, testing::Values(&kV4, &kV6),

@@ -9,15 +9,20 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <algorithm>
+#include <cstdio>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/core/wire/fragment_packets.h"
 #include "tests/e2e/support/far.h"
 #include "tests/e2e/support/process.h"
+#include "tests/e2e/support/raw.h"
 #include "tests/e2e/support/service.h"
 #include "tests/e2e/support/topology.h"
 
@@ -150,6 +155,88 @@ class Echo {
   }
   Socket socket_;
   std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+// Knows an address for every name.
+class NameServer {
+ public:
+  NameServer()
+      : socket_(World().srv(), AF_INET, kV4.tunnel, kPort),
+        thread_([this] { Run(); }) {}
+  ~NameServer() {
+    stop_ = true;
+    thread_.join();
+  }
+  static constexpr uint16_t kPort = 5300;
+
+ private:
+  void Run() {
+    while (!stop_) {
+      const Socket::Got got = socket_.Receive(milliseconds(100));
+      if (got.error != 0 || got.bytes.size() < 17) continue;
+      size_t at = 12;  // behind the question's name
+      while (at < got.bytes.size() && got.bytes[at] != 0) {
+        at += static_cast<unsigned char>(got.bytes[at]) + size_t{1};
+      }
+      if (at + 5 > got.bytes.size()) continue;
+      const std::string head("\x81\x80\0\1\0\1\0\0\0\0", 10);
+      const std::string answer(
+          "\xC0\x0C\0\1\0\1\0\0\0\x3C\0\4\x0A\x4D\1\2", 16);
+      socket_.Send(got.bytes.substr(0, 2) + head +
+                       got.bytes.substr(12, at + 5 - 12) + answer,
+                   got.from);
+    }
+  }
+  Socket socket_;
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+// Asks for a new name every 20 ms, each once, and counts the addresses.
+class Asker {
+ public:
+  explicit Asker(const Family& family)
+      : server_(family.family == AF_INET ? "203.0.113.53" : "2001:db8::53", 53),
+        socket_(World().app(), family.family),
+        thread_([this] { Run(); }) {}
+  ~Asker() {
+    if (thread_.joinable()) Stop();
+  }
+  void Stop() {
+    stop_ = true;
+    thread_.join();
+  }
+  // Behind Stop().
+  int answered() const { return answered_; }
+  int failed() const { return failed_; }
+
+ private:
+  void Run() {
+    for (uint16_t id = 1; !stop_; ++id) {
+      std::string name = "n" + std::to_string(id);
+      name = static_cast<char>(name.size()) + name + "\7example";
+      std::string query(12, '\0');
+      query[0] = static_cast<char>(id >> 8);
+      query[1] = static_cast<char>(id);
+      query[2] = 1;  // recursion desired
+      query[5] = 1;
+      query += name + std::string("\0\0\1\0\1", 5);
+      const int error = socket_.Send(query, server_);
+      const Socket::Got got = socket_.Receive(seconds(5));
+      const bool good = error == 0 && got.error == 0 &&
+                        got.bytes.size() > query.size() &&
+                        got.bytes.compare(0, 2, query, 0, 2) == 0 &&
+                        (got.bytes[3] & 15) == 0 && got.bytes[7] == 1;
+      ++(good ? answered_ : failed_);
+      Pause(milliseconds(20));
+    }
+  }
+  const Address server_;
+  Socket socket_;
+  std::atomic<bool> stop_{false};
+  int answered_ = 0;
+  int failed_ = 0;
   std::thread thread_;
 };
 
@@ -426,6 +513,154 @@ TEST_P(UdpTest, AFullTableRefusesAtOnce) {
   ASSERT_EQ(late.Send("late"), 0);
   EXPECT_EQ(late.Receive().bytes, "late");
   EXPECT_EQ(service.control().Stats().udp().active(), 2u);
+}
+
+// R7: somebody scatters 100,000 datagrams a minute, over source ports or over
+// destinations. Those who have flows keep them, names are answered, and who
+// comes new has a flow or is told at once that there is none.
+class Scatter : public UdpTest {
+ protected:
+  struct Told {
+    int answered = 0;
+    int refused = 0;
+    int silent = 0;
+    std::vector<double> refused_after;  // ms
+  };
+
+  void Run(const std::function<std::vector<std::byte>()>& next) {
+    const uint64_t cap = FullScale() ? 16'384 : 512;
+    const auto time = seconds(FullScale() ? 60 : 3);
+    const std::string number = std::to_string(cap);
+    ServiceOptions options;
+    options.config = "limits { max_flows: " + number +
+                     " } udp { max_flows: " + number + " max_peers: " + number +
+                     " } dns { enabled: true groups { name: 'up' upstreams { "
+                     "address: '10.77.1.2:5300' } } }";
+    NameServer names;
+    Service service(options);
+    Echo echo(World().srv(), family().family, family().tunnel);
+    echo_ = Tunnel(echo.port());
+    std::vector<std::unique_ptr<Socket>> old;
+    for (int i = 0; i < 10; ++i) {
+      old.push_back(std::make_unique<Socket>(World().app(), family().family));
+      ASSERT_EQ(old.back()->Connect(echo_), 0);
+    }
+    uint64_t alive = 0;
+    const auto all_live = [&] {
+      for (size_t i = 0; i < old.size(); ++i) {
+        const std::string word = std::to_string(++alive);
+        ASSERT_EQ(old[i]->Send(word), 0) << "flow " << i;
+        ASSERT_EQ(old[i]->Receive().bytes, word) << "flow " << i;
+      }
+    };
+    all_live();
+    Asker asker(family());
+    Injector injector(World().app(), Service::kTun);
+
+    Told told;
+    uint64_t scattered = 0;
+    {
+      Flood flood(injector, 100'000 / 60, next);
+      for (const auto end = Clock::now() + time; Clock::now() < end;) {
+        all_live();
+        if (HasFatalFailure()) return;
+        Newcomer(told);
+        Pause(milliseconds(100));
+      }
+      scattered = flood.sent();
+    }
+    const uint64_t most = service.control().Stats().udp().active();
+    EXPECT_LE(most, cap);
+    EXPECT_GT(scattered, static_cast<uint64_t>(time.count()) * 1000);
+
+    // A table that is full, whatever made room before.
+    const uint64_t refused =
+        service.control().Drops(v1::DROP_REASON_FLOW_TABLE_FULL);
+    {
+      Flood flood(injector, 10'000, next);
+      ASSERT_TRUE(Eventually([&] { return flood.sent() > 2 * cap; }));
+    }
+    Pause(milliseconds(100));  // for the limit of ICMP errors
+    Told full;
+    for (int i = 0; i < 20; ++i) Newcomer(full);
+    all_live();
+    asker.Stop();
+    EXPECT_GT(service.control().Drops(v1::DROP_REASON_FLOW_TABLE_FULL),
+              refused);
+    EXPECT_EQ(full.refused, 20);
+    std::sort(full.refused_after.begin(), full.refused_after.end());
+    ASSERT_FALSE(full.refused_after.empty());
+    const double median = full.refused_after[full.refused_after.size() / 2];
+    EXPECT_LE(median, 10);
+    EXPECT_LE(full.refused_after.back(), 100) << "10 ms on a quiet machine";
+    EXPECT_EQ(asker.failed(), 0);
+    EXPECT_GT(asker.answered(), 20);
+    EXPECT_LE(told.silent, 1) << "its errors may be limited with the scan's";
+    std::printf(
+        "%llu scattered, %llu flows; newcomers %d answered, %d refused, %d "
+        "silent; full: refused after %.2f ms (median), %.2f ms (last); names "
+        "%d of %d; %llu echoes of old flows\n",
+        static_cast<unsigned long long>(scattered),
+        static_cast<unsigned long long>(most), told.answered, told.refused,
+        told.silent, median, full.refused_after.back(), asker.answered(),
+        asker.answered() + asker.failed(),
+        static_cast<unsigned long long>(alive));
+  }
+
+  void Newcomer(Told& told) {
+    Socket app = App();
+    app.Set(level(), v4() ? IP_RECVERR : IPV6_RECVERR, 1);
+    ASSERT_EQ(app.Connect(echo_), 0);
+    const auto start = Clock::now();
+    ASSERT_EQ(app.Send("new"), 0);
+    const Socket::Got got = app.Receive(milliseconds(500));
+    if (got.error == ETIMEDOUT) {
+      ++told.silent;
+    } else if (got.error == 0) {
+      ++told.answered;
+    } else {
+      EXPECT_EQ(got.error, v4() ? EHOSTUNREACH : EACCES);
+      ++told.refused;
+      told.refused_after.push_back(SecondsSince(start) * 1000);
+    }
+  }
+  std::vector<std::byte> Datagram(uint16_t from, const IpAddress& to,
+                                  uint16_t port) const {
+    const test::Family f{family().name, *IpAddress::Parse(family().app), to};
+    return test::MakeIp(
+        f.app, f.remote, 17,
+        test::MakeUdp(f, from, port, test::Hex("00112233")));
+  }
+
+ private:
+  Address echo_;
+};
+INSTANTIATE_TEST_SUITE_P(Families, Scatter, testing::Values(&kV4, &kV6),
+                         FamilyName);
+
+TEST_P(Scatter, OverSourcePorts) {
+  uint16_t port = 1024;
+  const IpAddress to = *IpAddress::Parse(family().black_hole);
+  Run([&] {
+    port = port == 0xFFFF ? 1024 : port + 1;
+    return Datagram(port, to, 9);
+  });
+}
+
+TEST_P(Scatter, OverDestinations) {
+  uint32_t number = 0;
+  Run([&] {
+    ++number;
+    char text[64];
+    if (v4()) {
+      std::snprintf(text, sizeof(text), "198.18.%u.%u", number >> 8 & 255,
+                    number & 255);
+    } else {
+      std::snprintf(text, sizeof(text), "fd77:66::%x", number & 0xFFFF);
+    }
+    const IpAddress to = *IpAddress::Parse(text);
+    return Datagram(999, to, static_cast<uint16_t>(9 + (number >> 16)));
+  });
 }
 
 TEST_P(UdpTest, FlowsCanBeClosed) {
