@@ -69,7 +69,7 @@ struct LimitsConfig {
   uint32_t reserved_descriptors = 0;
   // Payload bytes held in buffers of all flows together. Zero: no limit
   // but buffer_max per flow.
-  uint64_t memory_budget = 0;
+  uint64_t memory_budget = 256 * 1024 * 1024;
   // ICMP errors of ours per second, and in one burst (RFC 1812, 4.3.2.8).
   uint32_t icmp_errors_per_second = 1000;
   uint32_t icmp_error_burst = 50;
