@@ -189,7 +189,8 @@ class MalformedTest : public testing::TestWithParam<const Family*> {
             Store16(&udp[4], static_cast<uint16_t>(word() % 8));
             break;
           case 1:
-            Store16(&udp[4], static_cast<uint16_t>(udp.size() + 1 + word() % 99));
+            Store16(&udp[4],
+                    static_cast<uint16_t>(udp.size() + 1 + word() % 99));
             break;
           default:
             Store16(&udp[2 * (word() % 2)], 0);
@@ -198,7 +199,8 @@ class MalformedTest : public testing::TestWithParam<const Family*> {
                 {MakeIp(f.app, f.remote, 17, udp)}};
       }
       case 14: {
-        const ByteVector udp = MakeUdp(f, 4000, 4000, ByteVector(1 + word() % 64));
+        const ByteVector udp =
+            MakeUdp(f, 4000, 4000, ByteVector(1 + word() % 64));
         return {v1::DROP_REASON_BAD_TRANSPORT_CHECKSUM,
                 {MakeIp(f.app, f.remote, 17, spoil(udp, udp.size() - 1))}};
       }
@@ -339,7 +341,8 @@ TEST_P(MalformedTest, CountedAndNothingElse) {
   const v1::Stats stats = service_.control().Stats();
   for (const v1::DropCount& count : stats.drops()) {
     const auto found = expected.find(count.reason());
-    const uint64_t dropped = count.packets() - DropsIn(at_first, count.reason());
+    const uint64_t dropped =
+        count.packets() - DropsIn(at_first, count.reason());
     if (found != expected.end()) {
       EXPECT_EQ(dropped, found->second) << v1::DropReason_Name(count.reason());
     } else if (count.reason() != v1::DROP_REASON_ICMP_RATE_LIMITED) {

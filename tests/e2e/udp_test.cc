@@ -99,7 +99,13 @@ class Socket {
     m.msg_iovlen = 1;
     m.msg_control = control.data();
     m.msg_controllen = control.size();
-    const ssize_t n = recvmsg(fd_.get(), &m, MSG_DONTWAIT);
+    ssize_t n = recvmsg(fd_.get(), &m, MSG_DONTWAIT);
+    // Linux wakes poll() with the entry of the error queue, and only then sets
+    // the socket's error.
+    for (int i = 0; n < 0 && errno == EAGAIN && i < 100; ++i) {
+      Pause(milliseconds(1));
+      n = recvmsg(fd_.get(), &m, MSG_DONTWAIT);
+    }
     if (n < 0) {
       got.error = errno;
       got.bytes.clear();
@@ -573,21 +579,24 @@ class Scatter : public UdpTest {
     EXPECT_LE(most, cap);
     EXPECT_GT(scattered, static_cast<uint64_t>(time.count()) * 1000);
 
-    // A table that is full, whatever made room before.
+    // A table that is full, and what makes room is taken at once.
     const uint64_t refused =
         service.control().Drops(v1::DROP_REASON_FLOW_TABLE_FULL);
+    Told full;
     {
       Flood flood(injector, 10'000, next);
       ASSERT_TRUE(Eventually([&] { return flood.sent() > 2 * cap; }));
+      for (int i = 0; i < 20; ++i) {
+        Newcomer(full);
+        Pause(milliseconds(20));
+      }
     }
-    Pause(milliseconds(100));  // for the limit of ICMP errors
-    Told full;
-    for (int i = 0; i < 20; ++i) Newcomer(full);
     all_live();
     asker.Stop();
     EXPECT_GT(service.control().Drops(v1::DROP_REASON_FLOW_TABLE_FULL),
               refused);
-    EXPECT_EQ(full.refused, 20);
+    EXPECT_GE(full.refused, 10) << full.answered << " answered";
+    EXPECT_LE(full.silent, 1) << "as below";
     std::sort(full.refused_after.begin(), full.refused_after.end());
     ASSERT_FALSE(full.refused_after.empty());
     const double median = full.refused_after[full.refused_after.size() / 2];
@@ -598,12 +607,12 @@ class Scatter : public UdpTest {
     EXPECT_LE(told.silent, 1) << "its errors may be limited with the scan's";
     std::printf(
         "%llu scattered, %llu flows; newcomers %d answered, %d refused, %d "
-        "silent; full: refused after %.2f ms (median), %.2f ms (last); names "
-        "%d of %d; %llu echoes of old flows\n",
+        "silent; full: %d refused after %.2f ms (median), %.2f ms (last); "
+        "names %d of %d; %llu echoes of old flows\n",
         static_cast<unsigned long long>(scattered),
         static_cast<unsigned long long>(most), told.answered, told.refused,
-        told.silent, median, full.refused_after.back(), asker.answered(),
-        asker.answered() + asker.failed(),
+        told.silent, full.refused, median, full.refused_after.back(),
+        asker.answered(), asker.answered() + asker.failed(),
         static_cast<unsigned long long>(alive));
   }
 
