@@ -49,6 +49,12 @@ def machine(build, repo):
     return {k: v for k, v in facts.items() if v}
 
 
+def _place(row):
+    """Rows by letter and number; those without a number, as VOICE, last."""
+    number = row[1:]
+    return (0, row[0], int(number)) if number.isdigit() else (1, row, 0)
+
+
 class Report:
     def __init__(self, peers):
         self.peers = peers
@@ -90,7 +96,7 @@ class Report:
                 + (", ".join(self.peers) or "none") + ".", "",
                 "| # | what | goal | reading | met |", "|---|---|---|---|---|"]
         for row, what, goal, reading, met in sorted(
-                self.goals, key=lambda g: (g[0][0], int(g[0][1:]))):
+                self.goals, key=lambda g: _place(g[0])):
             mark = "" if met is None or goal in ("", "≥ 0") else (
                 "yes" if met else "**no**")
             shown = "" if goal == "≥ 0" else goal
