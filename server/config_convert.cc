@@ -223,6 +223,120 @@ void ReadControl(const v1::ControlConfig& in, ControlConfig& out,
   }
 }
 
+void ReadProtect(const v1::ProtectConfig& in, ProtectConfig& out,
+                 Problems& problems) {
+  if (in.has_so_mark()) out.so_mark = in.so_mark();
+  if (in.has_bind_to_device()) out.bind_to_device = in.bind_to_device();
+  if (in.has_app_socket()) out.app_socket = in.app_socket();
+  switch (in.app_protocol()) {
+    case v1::PROTECT_PROTOCOL_UNSPECIFIED:
+      break;
+    case v1::PROTECT_PROTOCOL_PROTECT_PATH:
+      out.app_protocol = ProtectProtocol::kProtectPath;
+      break;
+    case v1::PROTECT_PROTOCOL_PIPELINED:
+      out.app_protocol = ProtectProtocol::kPipelined;
+      break;
+    default:
+      problems.push_back({"protect.app_protocol", "not a known protocol."});
+  }
+  if (in.has_app_uid()) out.app_uid = in.app_uid();
+  ReadDuration("protect.timeout", in.has_timeout(), in.timeout(),
+               &out.timeout, problems);
+  if (in.has_pool_size()) out.pool_size = in.pool_size();
+  if (in.has_follow_network()) out.follow_network = in.follow_network();
+}
+
+void ReadOwners(const v1::Config& in, Config& out, Problems& problems) {
+  switch (in.owners().source()) {
+    case v1::OWNER_SOURCE_UNSPECIFIED:
+    case v1::OWNER_SOURCE_OFF:
+      break;
+    case v1::OWNER_SOURCE_SYSTEM:
+      out.owners.source = OwnerSource::kSystem;
+      break;
+    case v1::OWNER_SOURCE_APP:
+      out.owners.source = OwnerSource::kApp;
+      break;
+    default:
+      problems.push_back({"owners.source", "not a known source."});
+  }
+  ReadDuration("owners.timeout", in.owners().has_timeout(),
+               in.owners().timeout(), &out.owners.timeout, problems);
+  for (int i = 0; i < in.apps().rules_size(); ++i) {
+    const v1::AppRule& rule = in.apps().rules(i);
+    AppRule made;
+    if (rule.has_uid()) made.uid = rule.uid();
+    made.package = rule.package();
+    made.block = rule.action() == v1::APP_ACTION_BLOCK;
+    if (!made.block && rule.action() != v1::APP_ACTION_ALLOW) {
+      problems.push_back({absl::StrCat("apps.rules[", i, "].action"),
+                          "neither ALLOW nor BLOCK."});
+    }
+    out.apps.rules.push_back(std::move(made));
+  }
+  if (in.apps().has_block_unknown()) {
+    out.apps.block_unknown = in.apps().block_unknown();
+  }
+}
+
+void ReadApp(const v1::AppConfig& in, AppConfig& out, Problems& problems) {
+  switch (in.on_death()) {
+    case v1::APP_DEATH_POLICY_UNSPECIFIED:
+    case v1::APP_DEATH_POLICY_KEEP_CAPTURING:
+      break;
+    case v1::APP_DEATH_POLICY_CLOSE:
+      out.close_on_death = true;
+      break;
+    default:
+      problems.push_back({"app.on_death", "not a known policy."});
+  }
+  ReadDuration("app.descriptor_timeout", in.has_descriptor_timeout(),
+               in.descriptor_timeout(), &out.descriptor_timeout, problems);
+  if (out.descriptor_timeout < std::chrono::milliseconds(100) ||
+      out.descriptor_timeout > std::chrono::minutes(10)) {
+    problems.push_back(
+        {"app.descriptor_timeout", "not between 0.1 s and 600 s."});
+  }
+  if (in.has_max_descriptors()) out.max_descriptors = in.max_descriptors();
+  CheckRange("app.max_descriptors", out.max_descriptors, 1, 64, problems);
+}
+
+void WriteApp(const CheckedConfig& config, v1::Config& out) {
+  const ProtectConfig& p = config.core.protect;
+  v1::ProtectConfig& protect = *out.mutable_protect();
+  protect.set_so_mark(p.so_mark);
+  protect.set_bind_to_device(p.bind_to_device);
+  protect.set_app_socket(p.app_socket);
+  protect.set_app_protocol(p.app_protocol == ProtectProtocol::kProtectPath
+                               ? v1::PROTECT_PROTOCOL_PROTECT_PATH
+                               : v1::PROTECT_PROTOCOL_PIPELINED);
+  if (p.app_uid) protect.set_app_uid(*p.app_uid);
+  ToProto(p.timeout, protect.mutable_timeout());
+  protect.set_pool_size(p.pool_size);
+  protect.set_follow_network(p.follow_network);
+  v1::AppConfig& app = *out.mutable_app();
+  app.set_on_death(config.app.close_on_death
+                       ? v1::APP_DEATH_POLICY_CLOSE
+                       : v1::APP_DEATH_POLICY_KEEP_CAPTURING);
+  ToProto(config.app.descriptor_timeout, app.mutable_descriptor_timeout());
+  app.set_max_descriptors(config.app.max_descriptors);
+  const OwnerSource source = config.core.owners.source;
+  v1::OwnersConfig& owners = *out.mutable_owners();
+  owners.set_source(source == OwnerSource::kSystem ? v1::OWNER_SOURCE_SYSTEM
+                    : source == OwnerSource::kApp  ? v1::OWNER_SOURCE_APP
+                                                   : v1::OWNER_SOURCE_OFF);
+  ToProto(config.core.owners.timeout, owners.mutable_timeout());
+  v1::AppsConfig& apps = *out.mutable_apps();
+  for (const AppRule& rule : config.core.apps.rules) {
+    v1::AppRule& r = *apps.add_rules();
+    if (rule.uid) r.set_uid(*rule.uid);
+    r.set_package(rule.package);
+    r.set_action(rule.block ? v1::APP_ACTION_BLOCK : v1::APP_ACTION_ALLOW);
+  }
+  apps.set_block_unknown(config.core.apps.block_unknown);
+}
+
 bool IsLeaf(const FieldDescriptor* f) {
   return f->is_repeated() ||
          f->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE ||
@@ -317,15 +431,13 @@ absl::StatusOr<CheckedConfig> CheckConfig(const v1::Config& proto) {
   ReadLimits(proto.limits(), out.core.limits);
   ReadIcmp(proto.icmp(), out.core.icmp, problems);
   ReadFragments(proto.fragments(), out.core.fragments, problems);
-  const v1::ProtectConfig& protect = proto.protect();
-  if (protect.has_so_mark()) out.core.protect.so_mark = protect.so_mark();
-  if (protect.has_bind_to_device()) {
-    out.core.protect.bind_to_device = protect.bind_to_device();
-  }
+  ReadProtect(proto.protect(), out.core.protect, problems);
+  ReadOwners(proto, out.core, problems);
   ReadDns(proto.dns(), out.core.dns, problems);
   for (ConfigProblem& p : Validate(out.core)) problems.push_back(std::move(p));
   ReadControlD(proto.control_d(), out.control_d, problems);
   ReadControl(proto.control(), out.control, problems);
+  ReadApp(proto.app(), out.app, problems);
   if (!problems.empty()) return InvalidFields("INVALID_CONFIG", problems);
   return out;
 }
@@ -375,9 +487,7 @@ v1::Config Effective(const CheckedConfig& config) {
   fragments.set_max_per_datagram(f.max_per_datagram);
   ToProto(f.timeout_v4, fragments.mutable_timeout_v4());
   ToProto(f.timeout_v6, fragments.mutable_timeout_v6());
-  v1::ProtectConfig& protect = *out.mutable_protect();
-  protect.set_so_mark(config.core.protect.so_mark);
-  protect.set_bind_to_device(config.core.protect.bind_to_device);
+  WriteApp(config, out);
   WriteDns(config.core.dns, *out.mutable_dns());
   WriteControlD(config.control_d, *out.mutable_control_d());
   v1::ControlConfig& control = *out.mutable_control();

@@ -27,12 +27,20 @@ struct ControlConfig {
   Duration stall_timeout = std::chrono::seconds(10);
 };
 
+// The app that the service works for. Meaning: netstack/v1/config.proto.
+struct AppConfig {
+  bool close_on_death = false;
+  Duration descriptor_timeout = std::chrono::seconds(30);
+  uint32_t max_descriptors = 8;
+};
+
 // A config that can be used.
 struct CheckedConfig {
   v1::Config proto;  // as set
   Config core;
   ControlConfig control;
   ControlDConfig control_d;
+  AppConfig app;
 };
 
 // Checks everything and names every problem: INVALID_CONFIG, see errors.h.

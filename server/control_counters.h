@@ -20,6 +20,13 @@ struct ControlCounters {
   std::atomic<uint64_t> watchers_stalled{0};
   std::atomic<uint64_t> watchers_refused{0};
   std::atomic<uint64_t> watch_losses{0};
+  std::atomic<uint64_t> descriptors_taken{0};
+  std::atomic<uint64_t> descriptors_refused{0};
+  std::atomic<uint64_t> descriptors_expired{0};
+  std::atomic<uint32_t> descriptors_pending{0};
+  std::atomic<uint32_t> apps{0};
+  std::atomic<uint64_t> owner_queries{0};
+  std::atomic<uint64_t> owner_answers{0};
 
   void Fill(v1::ControlStats* out) const {
     out->set_connections(connections);
@@ -31,6 +38,13 @@ struct ControlCounters {
     out->set_watchers_stalled(watchers_stalled);
     out->set_watchers_refused(watchers_refused);
     out->set_watch_losses(watch_losses);
+    out->set_descriptors_taken(descriptors_taken);
+    out->set_descriptors_refused(descriptors_refused);
+    out->set_descriptors_expired(descriptors_expired);
+    out->set_descriptors_pending(descriptors_pending);
+    out->set_apps(apps);
+    out->set_owner_queries(owner_queries);
+    out->set_owner_answers(owner_answers);
   }
 };
 

@@ -7,12 +7,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/peer.h"
 #include "spdlog/spdlog.h"
 
 namespace netstack::server {
@@ -149,17 +149,16 @@ bool ControlListener::AcceptAll() {
 }
 
 void ControlListener::Admit(int fd) {
-  ucred peer{};
-  socklen_t size = sizeof peer;
-  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
+  const std::optional<uint32_t> uid = PeerUid(fd);
+  if (!uid) {
     close(fd);
     return;
   }
   uint32_t max_connections = 0;
-  if (!MayConnect(peer.uid, &max_connections)) {
+  if (!MayUse(*uid, &max_connections)) {
     ++counters_->refused_uid;
     close(fd);
-    TellRefused(peer.uid);
+    TellRefused(*uid);
     return;
   }
   if (connections_.size() >= max_connections) {
@@ -177,7 +176,7 @@ void ControlListener::Admit(int fd) {
   counters_->connections = static_cast<uint32_t>(connections_.size());
   ++counters_->accepted;
   Add(epoll_, watched, EPOLLRDHUP | EPOLLHUP);
-  spdlog::debug("control: connection from uid {}", peer.uid);
+  spdlog::debug("control: connection from uid {}", *uid);
   handle_(fd);
 }
 
@@ -207,14 +206,10 @@ void ControlListener::RefillReserve() {
   }
 }
 
-bool ControlListener::MayConnect(uid_t uid, uint32_t* max_connections) {
+bool ControlListener::MayUse(uid_t uid, uint32_t* max_connections) {
   MutexLock lock(mu_);
   *max_connections = limits_.max_connections;
-  const auto among = [uid](const std::vector<uint32_t>& uids) {
-    return std::find(uids.begin(), uids.end(), uid) != uids.end();
-  };
-  return uid == 0 || uid == geteuid() || among(always_) ||
-         among(limits_.allowed_uids);
+  return MayConnect(uid, always_) || MayConnect(uid, limits_.allowed_uids);
 }
 
 void ControlListener::TellRefused(uid_t uid) {

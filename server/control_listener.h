@@ -65,7 +65,7 @@ class ControlListener {
   int DupWithReserve(int fd);
   bool GiveReserve();
   void RefillReserve();
-  bool MayConnect(uid_t uid, uint32_t* max_connections);
+  bool MayUse(uid_t uid, uint32_t* max_connections);
   void TellRefused(uid_t uid);
   void TellExhausted();
 

@@ -68,13 +68,20 @@ void EnablePluginsOnce() {
 }  // namespace
 
 ControlServer::ControlServer(Options options)
-    : worker_("streams"),
+    : always_(options.always_allowed_uids),
+      worker_("streams"),
       watches_(&worker_, &counters_),
       stack_(options.config, std::move(options.factory), &events_, &worker_,
-             [this](const ControlConfig& c) { ApplyLimits(c); }),
+             [this](const CheckedConfig& c) { ApplyLimits(c); }),
       netstack_service_(&stack_, &events_, &watches_),
       flow_service_(&stack_, &watches_),
-      dns_service_(&stack_, &watches_) {}
+      dns_service_(&stack_, &watches_),
+      apps_(&stack_, &events_, &counters_, &worker_),
+      app_service_(&apps_) {
+  stack_.SetOwnerSearch([this](uint64_t flow_id, const FlowKey& key) {
+    apps_.OnOwnerWanted(flow_id, key);
+  });
+}
 
 absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(
     Options options) {
@@ -82,6 +89,8 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(
   const std::string path = options.socket_path;
   const std::vector<uint32_t> always = options.always_allowed_uids;
   const ControlConfig limits = options.config.control;
+  const CheckedConfig config = options.config;
+  const bool embedded = options.embedded;
   std::unique_ptr<ControlServer> out(new ControlServer(std::move(options)));
   out->watches_.SetLimits(limits);
 
@@ -90,6 +99,7 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(
   builder.RegisterService(&out->netstack_service_);
   builder.RegisterService(&out->flow_service_);
   builder.RegisterService(&out->dns_service_);
+  builder.RegisterService(&out->app_service_);
   out->grpc_ = builder.BuildAndStart();
   if (out->grpc_ == nullptr) {
     return absl::InternalError("gRPC could not be started.");
@@ -99,6 +109,7 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(
   health->SetServingStatus(v1::NetstackService::service_full_name(), true);
   health->SetServingStatus(v1::FlowService::service_full_name(), true);
   health->SetServingStatus(v1::DnsService::service_full_name(), true);
+  health->SetServingStatus(v1::AppService::service_full_name(), true);
 
   auto listener = ControlListener::Start(
       path, always, limits, &out->counters_, &out->events_,
@@ -106,22 +117,45 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(
         grpc::AddInsecureChannelFromFd(server, fd);
       });
   if (!listener.ok()) return listener.status();
+  auto descriptors = DescriptorListener::Start(
+      path + ".fd", out->DescriptorLimits(config), &out->counters_,
+      &out->events_, [stack = &out->stack_] {
+        stack->OwnerGone(
+            "The app that handed over the TUN has closed its connection.");
+      });
+  if (!descriptors.ok()) return descriptors.status();
+  DescriptorListener* raw = descriptors->get();
+  out->stack_.SetDescriptors(
+      {raw->path(), [raw](const std::string& nonce) { return raw->Take(nonce); },
+       [raw] { raw->ForgetOwner(); }, embedded});
   MutexLock lock(out->listener_mu_);
+  out->descriptors_ = *std::move(descriptors);
   out->listener_ = *std::move(listener);
   return out;
 }
 
 ControlServer::~ControlServer() { Shutdown(std::chrono::seconds(5)); }
 
-void ControlServer::ApplyLimits(const ControlConfig& limits) {
-  watches_.SetLimits(limits);
-  MutexLock lock(listener_mu_);
-  if (listener_) listener_->SetLimits(limits);
+DescriptorListener::Limits ControlServer::DescriptorLimits(
+    const CheckedConfig& config) {
+  DescriptorListener::Limits limits;
+  limits.allowed_uids = config.control.allowed_uids;
+  limits.allowed_uids.insert(limits.allowed_uids.end(), always_.begin(),
+                             always_.end());
+  limits.app = config.app;
+  return limits;
 }
 
-absl::Status ControlServer::StartStack() {
+void ControlServer::ApplyLimits(const CheckedConfig& config) {
+  watches_.SetLimits(config.control);
+  MutexLock lock(listener_mu_);
+  if (listener_) listener_->SetLimits(config.control);
+  if (descriptors_) descriptors_->SetLimits(DescriptorLimits(config));
+}
+
+absl::Status ControlServer::StartStack(v1::StartRequest request) {
   std::promise<absl::Status> promise;
-  stack_.Start([&promise](absl::Status s) { promise.set_value(std::move(s)); });
+  stack_.Start(std::move(request), [&promise](absl::Status s) { promise.set_value(std::move(s)); });
   return promise.get_future().get();
 }
 
@@ -160,12 +194,20 @@ void ControlServer::Shutdown(std::chrono::nanoseconds deadline) {
   if (grpc_) {
     grpc_->GetHealthCheckService()->Shutdown();
     watches_.Shutdown();
+    apps_.Shutdown();
     grpc_->Shutdown(std::chrono::system_clock::now() +
                     std::chrono::duration_cast<
                         std::chrono::system_clock::duration>(deadline));
     grpc_->Wait();
   }
   stack_.Shutdown();
+  // Behind the stack, which asks it until then.
+  std::unique_ptr<DescriptorListener> descriptors;
+  {
+    MutexLock lock(listener_mu_);
+    descriptors = std::move(descriptors_);
+  }
+  descriptors.reset();
   worker_.Stop();
 }
 

@@ -17,9 +17,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/app_hub.h"
 #include "server/control_counters.h"
 #include "server/control_listener.h"
 #include "server/dns_service.h"
+#include "server/descriptor_listener.h"
 #include "server/event_log.h"
 #include "server/flow_service.h"
 #include "server/netstack_service.h"
@@ -35,6 +37,9 @@ class ControlServer {
     std::string socket_path;
     CheckedConfig config;
     std::vector<uint32_t> always_allowed_uids;  // --allow_uid
+    // The service is a library in the app's own process: TunHandle.fd is
+    // taken.
+    bool embedded = false;
     Stack::Factory factory = Runtime::Start;
   };
 
@@ -42,7 +47,7 @@ class ControlServer {
   ~ControlServer();
 
   // Not on the supervisor's thread: these wait for it.
-  absl::Status StartStack();
+  absl::Status StartStack(v1::StartRequest request = {});
   // Replaces the config as a whole. A refused one changes nothing, and is
   // told by an event.
   absl::Status Reload(absl::StatusOr<v1::Config> config);
@@ -57,18 +62,24 @@ class ControlServer {
 
  private:
   explicit ControlServer(Options options);
-  void ApplyLimits(const ControlConfig& limits);
+  void ApplyLimits(const CheckedConfig& config);
+  DescriptorListener::Limits DescriptorLimits(const CheckedConfig& config);
 
+  const std::vector<uint32_t> always_;
   ControlCounters counters_;
   EventLog events_;
   Worker worker_;
   Watches watches_;
   Mutex listener_mu_;  // limits may change while the listener comes and goes
   std::unique_ptr<ControlListener> listener_ ABSL_GUARDED_BY(listener_mu_);
+  std::unique_ptr<DescriptorListener> descriptors_
+      ABSL_GUARDED_BY(listener_mu_);
   Stack stack_;
   NetstackServiceImpl netstack_service_;
   FlowServiceImpl flow_service_;
   DnsServiceImpl dns_service_;
+  AppHub apps_;
+  AppServiceImpl app_service_;
   std::unique_ptr<grpc::Server> grpc_;
   bool shut_down_ = false;
 };

@@ -106,6 +106,13 @@ void Fill(const DialStats& s, v1::DialStats* out) {
   out->set_protect_failed(s.protect_failed);
   out->set_no_descriptor(s.no_descriptor);
   out->set_other_errors(s.other_errors);
+  out->set_protect_asked(s.protect_asked);
+  out->set_protect_refused(s.protect_refused);
+  out->set_protect_unanswered(s.protect_unanswered);
+  out->set_pool_hits(s.pool_hits);
+  out->set_pool_misses(s.pool_misses);
+  out->set_pool_ready(s.pool_ready);
+  out->set_protecting(s.protecting);
 }
 
 void Fill(const MemoryStats& s, v1::MemoryStats* out) {
@@ -211,12 +218,23 @@ void ReadPort(const char* field, bool has, uint32_t value,
 
 }  // namespace
 
+void ToProto(const FlowKey& key, v1::FlowKey* out) {
+  out->set_protocol(static_cast<v1::Protocol>(key.protocol));
+  Fill(key.app, out->mutable_app());
+  Fill(key.remote, out->mutable_remote());
+}
+
+void ToProto(const FlowOwner& owner, v1::FlowOwner* out) {
+  if (owner.uid) out->set_uid(*owner.uid);
+  out->set_package(owner.package);
+  if (owner.pid) out->set_pid(*owner.pid);
+  out->set_process(owner.process);
+}
+
 void ToProto(const FlowInfo& flow, v1::Flow* out) {
+  if (flow.owner.known()) ToProto(flow.owner, out->mutable_owner());
   out->set_id(flow.id);
-  v1::FlowKey* key = out->mutable_key();
-  key->set_protocol(static_cast<v1::Protocol>(flow.key.protocol));
-  Fill(flow.key.app, key->mutable_app());
-  Fill(flow.key.remote, key->mutable_remote());
+  ToProto(flow.key, out->mutable_key());
   out->set_state(ToProto(flow.state));
   out->set_close_reason(ToProto(flow.close_reason));
   if (flow.upstream_local.port != 0) {
@@ -281,6 +299,8 @@ std::vector<ConfigProblem> FromProto(const v1::FlowFilter& filter,
            out->app_port, problems);
   ReadPort("filter.remote_port", filter.has_remote_port(),
            filter.remote_port(), out->remote_port, problems);
+  if (filter.has_uid()) out->uid = filter.uid();
+  out->package = filter.package();
   if (filter.has_active_within()) {
     Duration within{};
     if (FromProto(filter.active_within(), &within) &&

@@ -37,6 +37,8 @@ inline v1::FlowChangeType ToProto(FlowChange c) {
   return static_cast<v1::FlowChangeType>(static_cast<int>(c) + 1);
 }
 
+void ToProto(const FlowKey& key, v1::FlowKey* out);
+void ToProto(const FlowOwner& owner, v1::FlowOwner* out);
 void ToProto(const FlowInfo& flow, v1::Flow* out);
 void ToProto(const Stats& stats, v1::Stats* out);  // all but `control`
 

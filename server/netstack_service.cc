@@ -13,10 +13,10 @@
 namespace netstack::server {
 
 grpc::ServerUnaryReactor* NetstackServiceImpl::Start(
-    grpc::CallbackServerContext* context, const v1::StartRequest*,
+    grpc::CallbackServerContext* context, const v1::StartRequest* request,
     v1::StartResponse* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  stack_->Start([this, reactor, response](const absl::Status& started) {
+  stack_->Start(*request, [this, reactor, response](const absl::Status& started) {
     if (started.ok()) *response->mutable_status() = stack_->GetStatus();
     reactor->Finish(ToGrpc(started));
   });
@@ -35,6 +35,20 @@ grpc::ServerUnaryReactor* NetstackServiceImpl::Stop(
     }
     reactor->Finish(ToGrpc(stopped.status()));
   });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* NetstackServiceImpl::ReplaceTun(
+    grpc::CallbackServerContext* context, const v1::ReplaceTunRequest* request,
+    v1::ReplaceTunResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  stack_->ReplaceTun(*request,
+                     [this, reactor, response](const absl::Status& replaced) {
+                       if (replaced.ok()) {
+                         *response->mutable_status() = stack_->GetStatus();
+                       }
+                       reactor->Finish(ToGrpc(replaced));
+                     });
   return reactor;
 }
 

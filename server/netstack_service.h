@@ -21,6 +21,10 @@ class NetstackServiceImpl final : public v1::NetstackService::CallbackService {
   grpc::ServerUnaryReactor* Stop(grpc::CallbackServerContext* context,
                                  const v1::StopRequest* request,
                                  v1::StopResponse* response) override;
+  grpc::ServerUnaryReactor* ReplaceTun(
+      grpc::CallbackServerContext* context,
+      const v1::ReplaceTunRequest* request,
+      v1::ReplaceTunResponse* response) override;
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context,
                                       const v1::GetStatusRequest* request,
                                       v1::GetStatusResponse* response) override;

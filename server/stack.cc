@@ -91,7 +91,7 @@ std::vector<std::string> Waiting(const Config& core,
 
 Stack::Stack(CheckedConfig config, Factory factory, EventLog* events,
              Worker* worker,
-             std::function<void(const ControlConfig&)> control_changed)
+             std::function<void(const CheckedConfig&)> control_changed)
     : factory_(std::move(factory)),
       events_(events),
       worker_(worker),
@@ -103,13 +103,69 @@ Stack::Stack(CheckedConfig config, Factory factory, EventLog* events,
 
 Stack::~Stack() { Shutdown(); }
 
-void Stack::Start(Done<absl::Status> done) {
-  supervisor_.Post([this, done = std::move(done)]() mutable {
-    StartNow(std::move(done));
-  });
+void Stack::SetDescriptors(Descriptors descriptors) {
+  MutexLock lock(mu_);
+  descriptors_ = std::move(descriptors);
 }
 
-void Stack::StartNow(Done<absl::Status> done) {
+absl::Status Stack::TakeDescriptor(const v1::TunHandle& handle,
+                                   TunConfig* tun) {
+  Descriptors from;
+  {
+    MutexLock lock(mu_);
+    from = descriptors_;
+  }
+  if (handle.has_mtu() && (handle.mtu() < 1280 || handle.mtu() > 65535)) {
+    return InvalidFields("INVALID_REQUEST",
+                         {{"tun.mtu", absl::StrCat(handle.mtu(),
+                                                   " is not between 1280 and "
+                                                   "65535.")}});
+  }
+  switch (handle.source_case()) {
+    case v1::TunHandle::kNonce: {
+      OwnerIsBack();
+      if (!from.take) {
+        return Refusal(absl::StatusCode::kNotFound, "DESCRIPTOR_NOT_FOUND",
+                       "This service takes no descriptors.");
+      }
+      absl::StatusOr<int> fd = from.take(handle.nonce());
+      if (!fd.ok()) return fd.status();
+      tun->fd = *fd;
+      break;
+    }
+    case v1::TunHandle::kFd:
+      if (!from.embedded) {
+        return Precondition("NOT_SAME_PROCESS", "TUN_STATE", "tun",
+                            "A descriptor's number means nothing in another "
+                            "process; hand it over on the descriptor socket.");
+      }
+      if (handle.fd() < 0) {
+        return InvalidFields("INVALID_REQUEST",
+                             {{"tun.fd", "not a descriptor."}});
+      }
+      tun->fd = handle.fd();
+      if (from.forget) from.forget();
+      break;
+    case v1::TunHandle::SOURCE_NOT_SET:
+      if (from.forget) from.forget();
+      break;
+  }
+  if (handle.has_mtu()) {
+    tun->mtu = handle.mtu();
+    tun->ask_mtu = false;
+  }
+  return absl::OkStatus();
+}
+
+void Stack::Start(v1::StartRequest request, Done<absl::Status> done) {
+  supervisor_.Post(
+      [this, request = std::move(request), done = std::move(done)]() mutable {
+        StartNow(request, std::move(done));
+      });
+}
+
+void Stack::StartNow(const v1::StartRequest& request,
+                     Done<absl::Status> done) {
   CheckedConfig checked;
   uint64_t epoch = 0;
   bool running = false;
@@ -131,7 +187,11 @@ void Stack::StartNow(Done<absl::Status> done) {
   events_->SetEpoch(epoch);
   control_d_.Begin(checked.control_d);
   const Config config = EngineConfig(checked);
-  absl::StatusOr<std::unique_ptr<Runtime>> made = factory_(config, this);
+  // Not among what NeedsRestart() compares: it came with this request.
+  Config with_tun = config;
+  const absl::Status taken = TakeDescriptor(request.tun(), &with_tun.tun);
+  absl::StatusOr<std::unique_ptr<Runtime>> made =
+      taken.ok() ? factory_(with_tun, this) : taken;
   absl::StatusOr<EngineInfo> info =
       made.ok() ? (*made)->Call([known = TakeKnownAddresses()](Engine& e) {
         e.RestoreKnownAddresses(known);
@@ -147,7 +207,7 @@ void Stack::StartNow(Done<absl::Status> done) {
     }
     events_->Add(v1::EVENT_TYPE_STACK_FAILED,
                  std::string(info.status().message()));
-    done(StartRefused(info.status()));
+    done(taken.ok() ? StartRefused(info.status()) : taken);
     return;
   }
   {
@@ -179,6 +239,82 @@ Engine::KnownAddresses Stack::TakeKnownAddresses() {
   return known;
 }
 
+void Stack::ReplaceTun(v1::ReplaceTunRequest request,
+                       Done<absl::Status> done) {
+  supervisor_.Post(
+      [this, request = std::move(request), done = std::move(done)]() mutable {
+        done(ReplaceNow(request));
+      });
+}
+
+absl::Status Stack::ReplaceNow(const v1::ReplaceTunRequest& request) {
+  TunConfig wanted;
+  Runtime* runtime = nullptr;  // this is the supervisor's thread
+  {
+    MutexLock lock(mu_);
+    runtime = run_.runtime.get();
+    wanted = config_.core.tun;
+  }
+  if (runtime == nullptr) return StackNotRunning();
+  absl::Status status = TakeDescriptor(request.tun(), &wanted);
+  if (!status.ok()) return status;
+  TunOptions options;
+  options.name = wanted.name;
+  options.fd = wanted.fd;
+  options.mtu = wanted.mtu;
+  options.ask_mtu = wanted.ask_mtu;
+  options.offload = wanted.offload;
+  absl::StatusOr<std::unique_ptr<Tun>> tun = OpenTun(std::move(options));
+  if (!tun.ok()) return StartRefused(tun.status());
+  struct Answer {
+    absl::Status status;
+    EngineInfo info;
+  };
+  absl::StatusOr<Answer> answer =
+      runtime->Call([tun = *std::move(tun)](Engine& engine) mutable {
+        absl::Status replaced = engine.ReplaceTun(std::move(tun));
+        return Answer{std::move(replaced), engine.GetInfo()};
+      });
+  if (!answer.ok()) return StackNotRunning();
+  if (!answer->status.ok()) return StartRefused(answer->status);
+  MutexLock lock(mu_);
+  info_ = answer->info;
+  return absl::OkStatus();
+}
+
+void Stack::OwnerGone(std::string how) {
+  MutexLock lock(mu_);
+  supervisor_.Post([this, epoch = run_.epoch, how = std::move(how)] {
+    OwnerGoneNow(epoch, how);
+  });
+}
+
+void Stack::OwnerGoneNow(uint64_t epoch, const std::string& how) {
+  bool close = false;
+  {
+    MutexLock lock(mu_);
+    // An app has two lifelines, and both tell.
+    if (!run_.runtime || run_.epoch != epoch || owner_gone_) return;
+    owner_gone_ = true;
+    close = config_.app.close_on_death;
+  }
+  events_->Add(v1::EVENT_TYPE_APP_DIED,
+               absl::StrCat(how, close ? " The stack is stopped."
+                                       : " The stack goes on capturing."));
+  if (!close) return;
+  StopNow(v1::STACK_STATE_FAILED, how);
+  events_->Add(v1::EVENT_TYPE_STACK_FAILED, how);
+}
+
+void Stack::OwnerIsBack() {
+  MutexLock lock(mu_);
+  owner_gone_ = false;
+}
+
+void Stack::OnOwnerWanted(uint64_t flow_id, const FlowKey& key) {
+  if (owner_search_) owner_search_(flow_id, key);
+}
+
 // The PIN first: it may have to be fetched, which is nothing to make the
 // supervisor wait for.
 void Stack::Stop(v1::StopRequest request, Done<absl::StatusOr<bool>> done) {
@@ -203,7 +339,7 @@ void Stack::Stop(v1::StopRequest request, Done<absl::StatusOr<bool>> done) {
         events_->Add(v1::EVENT_TYPE_STACK_STOPPED, "The stack was stopped.");
       }
       if (!stopped || !request.restart()) return done(stopped);
-      StartNow([&done](const absl::Status& started) {
+      StartNow({}, [&done](const absl::Status& started) {
         started.ok() ? done(true) : done(started);
       });
     });
@@ -291,6 +427,12 @@ bool Stack::StopNow(v1::StackState then, const std::string& failure) {
     known_addresses_ = *std::move(known);
     known_at_ = std::chrono::steady_clock::now();
   }
+  std::function<void()> forget;
+  {
+    MutexLock lock(mu_);
+    forget = descriptors_.forget;
+  }
+  if (forget) forget();
   runtime->Stop();
   hub_.EndRun(StackNotRunning());
   query_hub_.EndRun(StackNotRunning());
@@ -388,7 +530,7 @@ absl::StatusOr<v1::UpdateConfigResponse> Stack::UpdateNow(
     MutexLock lock(mu_);
     if (info.ok()) info_ = *info;
   }
-  control_changed_(wanted->control);
+  control_changed_(*wanted);
   events_->Add(v1::EVENT_TYPE_CONFIG_CHANGED,
                absl::StrCat("Config revision ", response.revision(),
                             "; applied: ",
@@ -412,6 +554,7 @@ v1::StackStatus Stack::GetStatus() const {
   ToProto(Since(service_start_), out.mutable_service_uptime());
   for (v1::TrafficKind kind : kSupported) out.add_supported(kind);
   MutexLock lock(mu_);
+  out.set_descriptor_socket(descriptors_.socket);
   out.set_state(state_);
   out.set_failure(failure_);
   out.set_epoch(run_.epoch);

@@ -55,19 +55,44 @@ class Stack final : public Observer {
   // the supervisor's thread when control settings changed.
   Stack(CheckedConfig config, Factory factory, EventLog* events,
         Worker* worker,
-        std::function<void(const ControlConfig&)> control_changed);
+        std::function<void(const CheckedConfig&)> control_changed);
   // Stops.
   ~Stack() override;
 
   // Any thread; `done` runs on the supervisor's thread, and must not wait for
   // it.
-  void Start(Done<absl::Status> done);
+  void Start(v1::StartRequest request, Done<absl::Status> done);
+  void ReplaceTun(v1::ReplaceTunRequest request, Done<absl::Status> done);
   // True when something was stopped. Refusals: PIN_REQUIRED and the like.
   void Stop(v1::StopRequest request, Done<absl::StatusOr<bool>> done);
   // Reads the blocklists again; LIST_REFUSED when that fails.
   void ReloadLists(Done<absl::StatusOr<std::vector<DnsListInfo>>> done);
   void Update(v1::UpdateConfigRequest request,
               Done<absl::StatusOr<v1::UpdateConfigResponse>> done);
+
+  // Where handed-over descriptors come from; before the first Start().
+  // `take` gives the descriptor of a nonce, `forget` says that the app which
+  // brought the one in use need not be watched any more. `embedded`: numbers
+  // of descriptors are taken too (TunHandle.fd).
+  struct Descriptors {
+    std::string socket;  // its path, for people
+    std::function<absl::StatusOr<int>(const std::string& nonce)> take;
+    std::function<void()> forget;
+    bool embedded = false;
+  };
+  void SetDescriptors(Descriptors descriptors);
+
+  // Any thread. The app that owns the TUN is gone without a goodbye: told by
+  // an event, then app.on_death is carried out. `how` is a sentence.
+  void OwnerGone(std::string how);
+  // An app that owns the TUN is there (again): its end will be told.
+  void OwnerIsBack();
+  // Who is asked for owners of flows (owners.source is the app), on the loop
+  // thread; before the first Start().
+  void SetOwnerSearch(
+      std::function<void(uint64_t flow_id, const FlowKey& key)> search) {
+    owner_search_ = std::move(search);
+  }
 
   // Any thread.
   v1::StackStatus GetStatus() const;
@@ -85,6 +110,7 @@ class Stack final : public Observer {
   // Observer: the loop thread.
   void OnFlow(FlowChange change, const FlowInfo& flow) override;
   void OnEvent(const Event& event) override;
+  void OnOwnerWanted(uint64_t flow_id, const FlowKey& key) override;
   void OnFailed(const absl::Status& why) override;
   void OnDnsQuery(const dns::DnsQueryInfo& query) override;
 
@@ -106,7 +132,11 @@ class Stack final : public Observer {
   Engine::KnownAddresses TakeKnownAddresses();
   void ControlDChanged();
   void LoadLists(Runtime& runtime, const Config& config);
-  void StartNow(Done<absl::Status> done);
+  void StartNow(const v1::StartRequest& request, Done<absl::Status> done);
+  absl::Status ReplaceNow(const v1::ReplaceTunRequest& request);
+  void OwnerGoneNow(uint64_t epoch, const std::string& how);
+  // Fills in `fd`, which is the caller's, `mtu` and `ask_mtu`.
+  absl::Status TakeDescriptor(const v1::TunHandle& handle, TunConfig* tun);
   bool StopNow(v1::StackState then, const std::string& failure);
   void FailedNow(uint64_t epoch, const absl::Status& why);
   absl::StatusOr<v1::UpdateConfigResponse> UpdateNow(
@@ -118,7 +148,8 @@ class Stack final : public Observer {
   const Factory factory_;
   EventLog* const events_;
   Worker* const worker_;
-  const std::function<void(const ControlConfig&)> control_changed_;
+  const std::function<void(const CheckedConfig&)> control_changed_;
+  std::function<void(uint64_t, const FlowKey&)> owner_search_;
   const std::chrono::steady_clock::time_point service_start_ =
       std::chrono::steady_clock::now();
   const google::protobuf::Timestamp service_started_at_;
@@ -127,6 +158,8 @@ class Stack final : public Observer {
   QueryHub query_hub_;
 
   mutable Mutex mu_;
+  Descriptors descriptors_ ABSL_GUARDED_BY(mu_);
+  bool owner_gone_ ABSL_GUARDED_BY(mu_) = false;  // told already
   CheckedConfig config_ ABSL_GUARDED_BY(mu_);
   uint64_t revision_ ABSL_GUARDED_BY(mu_) = 1;
   v1::StackState state_ ABSL_GUARDED_BY(mu_) = v1::STACK_STATE_STOPPED;

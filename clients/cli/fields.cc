@@ -225,6 +225,12 @@ std::string OneText(const Message& m, const FieldDescriptor& f, int i) {
                           : r.GetMessage(m, &f));
     return DurationText(ToAbsl(duration));
   }
+  if (f.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+    const Message& one =
+        rep ? r.GetRepeatedMessage(m, &f, i) : r.GetMessage(m, &f);
+    return absl::StrCat(
+        "{", absl::StripAsciiWhitespace(one.ShortDebugString()), "}");
+  }
   switch (f.cpp_type()) {
     case FieldDescriptor::CPPTYPE_BOOL:
       return (rep ? r.GetRepeatedBool(m, &f, i) : r.GetBool(m, &f)) ? "true"

@@ -76,6 +76,12 @@ void AddFilterOptions(CLI::App& command, FilterText& filter) {
       .add_option("--active-within", filter.active_within,
                   "Flows with traffic within this time")
       ->type_name("DURATION");
+  command.add_option("--uid", filter.uid, "Flows of this user")
+      ->type_name("UID");
+  command
+      .add_option("--package", filter.package,
+                  "Flows of this package, or of processes of this name")
+      ->type_name("NAME");
 }
 
 // All pages as one answer. The pages may belong to two runs of the stack when

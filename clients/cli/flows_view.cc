@@ -78,7 +78,8 @@ std::string RttText(const Flow& flow) {
 bool FilterText::empty() const {
   return id.empty() && protocol.empty() && state.empty() && app.empty() &&
          app_port.empty() && remote.empty() && remote_port.empty() &&
-         active_within.empty() && name.empty();
+         active_within.empty() && name.empty() && uid.empty() &&
+         package.empty();
 }
 
 AddressAndPort SplitPort(absl::string_view text) {
@@ -141,6 +142,14 @@ absl::StatusOr<FlowFilter> ParseFilter(const FilterText& text) {
     filter.set_remote_port(*port);
   }
   filter.set_name_suffix(text.name);
+  if (!text.uid.empty()) {
+    uint32_t uid = 0;
+    if (!absl::SimpleAtoi(text.uid, &uid)) {
+      return Takes("--uid", "a user's number", text.uid);
+    }
+    filter.set_uid(uid);
+  }
+  filter.set_package(text.package);
   if (!text.active_within.empty()) {
     const auto within = ParseDuration(text.active_within);
     if (!within.ok() || *within == absl::ZeroDuration()) {
@@ -251,6 +260,14 @@ void SortFlows(FlowOrder order, std::vector<FlowRow>& rows) {
   }
 }
 
+std::string OwnerText(const netstack::v1::FlowOwner& owner) {
+  if (!owner.package().empty()) return owner.package();
+  if (!owner.process().empty()) {
+    return absl::StrCat(owner.process(), "/", owner.pid());
+  }
+  return owner.has_uid() ? absl::StrCat("uid ", owner.uid()) : "";
+}
+
 std::string RenderFlows(const std::vector<FlowRow>& rows, bool rates,
                         size_t limit, const Layout& layout) {
   std::vector<Column> columns = {{.title = "ID", .right = true},
@@ -271,6 +288,11 @@ std::string RenderFlows(const std::vector<FlowRow>& rows, bool rates,
       rows.begin(), rows.end(),
       [](const FlowRow& row) { return !row.flow.name().empty(); });
   if (named) columns.push_back({.title = "NAME", .shrink_to = 12});
+  // Only where somebody finds them out (owners.source).
+  const bool owners = std::any_of(
+      rows.begin(), rows.end(),
+      [](const FlowRow& row) { return row.flow.has_owner(); });
+  if (owners) columns.push_back({.title = "OWNER", .shrink_to = 12});
   Table table(columns);
   const size_t shown = limit == 0 ? rows.size() : std::min(limit, rows.size());
   for (size_t i = 0; i < shown; ++i) {
@@ -293,6 +315,7 @@ std::string RenderFlows(const std::vector<FlowRow>& rows, bool rates,
     }
     cells.emplace_back(RttText(flow));
     if (named) cells.emplace_back(flow.name());
+    if (owners) cells.emplace_back(OwnerText(flow.owner()));
     table.Row(std::move(cells));
   }
   std::string text = rows.empty() ? "No flows.\n" : table.Render(layout);

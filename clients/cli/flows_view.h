@@ -28,6 +28,8 @@ struct FilterText {
   std::string remote_port;
   std::string active_within;
   std::string name;
+  std::string uid;
+  std::string package;
 
   bool empty() const;
 };
@@ -116,6 +118,9 @@ std::string RenderFlows(const std::vector<FlowRow>& rows, bool rates,
 std::string RenderFlowLine(absl::string_view what,
                            const netstack::v1::Flow& flow, absl::Time now,
                            absl::TimeZone zone, const Layout& layout);
+
+// The package, else "process/pid", else "uid N"; "" when nothing is known.
+std::string OwnerText(const netstack::v1::FlowOwner& owner);
 
 // "192.0.2.1:443", "[2001:db8::1]:443".
 std::string EndpointText(const netstack::v1::Endpoint& endpoint);

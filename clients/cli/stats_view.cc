@@ -250,7 +250,7 @@ void AddFragments(StatsTable& t, const Stats& stats) {
       [](const Stats& s) { return s.fragments().overlapped(); }, true);
 }
 
-void AddDials(StatsTable& t) {
+void AddDials(StatsTable& t, const Stats& stats) {
   t.Group("Dials (connections to the host side)");
   t.Count("attempts", [](const Stats& s) { return s.dial().attempts(); });
   t.Count("connected", [](const Stats& s) { return s.dial().connected(); });
@@ -260,6 +260,22 @@ void AddDials(StatsTable& t) {
   t.Count(
       "not protected", [](const Stats& s) { return s.dial().protect_failed(); },
       true);
+  if (stats.dial().protect_asked() + stats.dial().pool_misses() != 0) {
+    t.Count("app asked to protect",
+            [](const Stats& s) { return s.dial().protect_asked(); });
+    t.Count(
+        "refused by the app",
+        [](const Stats& s) { return s.dial().protect_refused(); }, true);
+    t.Count(
+        "not answered by the app",
+        [](const Stats& s) { return s.dial().protect_unanswered(); }, true);
+    t.Count("taken from the pool",
+            [](const Stats& s) { return s.dial().pool_hits(); });
+    t.Count("found the pool empty",
+            [](const Stats& s) { return s.dial().pool_misses(); });
+    t.Gauge("ready in the pool", ShowCount(stats.dial().pool_ready()));
+    t.Gauge("being protected", ShowCount(stats.dial().protecting()));
+  }
   t.Count(
       "no descriptor", [](const Stats& s) { return s.dial().no_descriptor(); },
       true);
@@ -374,6 +390,26 @@ void AddControl(StatsTable& t, const Stats& stats) {
   t.Count(
       "changes lost", [](const Stats& s) { return s.control().watch_losses(); },
       true);
+  const auto& control = stats.control();
+  if (control.descriptors_taken() + control.descriptors_refused() +
+          control.apps() + control.owner_queries() ==
+      0) {
+    return;  // no VPN app
+  }
+  t.Gauge("apps attached", ShowCount(control.apps()));
+  t.Gauge("TUNs waiting", ShowCount(control.descriptors_pending()));
+  t.Count("TUNs taken",
+          [](const Stats& s) { return s.control().descriptors_taken(); });
+  t.Count(
+      "TUNs refused",
+      [](const Stats& s) { return s.control().descriptors_refused(); }, true);
+  t.Count(
+      "TUNs never named",
+      [](const Stats& s) { return s.control().descriptors_expired(); }, true);
+  t.Count("owners asked of apps",
+          [](const Stats& s) { return s.control().owner_queries(); });
+  t.Count("owners told by apps",
+          [](const Stats& s) { return s.control().owner_answers(); });
 }
 
 }  // namespace
@@ -478,6 +514,14 @@ std::string DropMeaning(DropReason reason) {
       return "beyond the path's MTU; the app was told";
     case netstack::v1::DROP_REASON_UDP_HOST_ERROR:
       return "no route, a firewall or no socket on the host";
+    case netstack::v1::DROP_REASON_LOOP:
+      return "our own packet came back: sockets are not protected";
+    case netstack::v1::DROP_REASON_APP_BLOCKED:
+      return "a rule of apps.rules blocks its owner";
+    case netstack::v1::DROP_REASON_OWNER_AWAITED:
+      return "whose it is was not known yet";
+    case netstack::v1::DROP_REASON_NOT_PROTECTED_YET:
+      return "the app had no protected socket ready (protect.pool_size)";
     default:
       return "";
   }
@@ -503,7 +547,7 @@ std::string RenderStats(const StatsSample& now, const StatsSample* before,
     AddUdp(table, now.stats);
     AddIcmp(table, now.stats);
     AddFragments(table, now.stats);
-    AddDials(table);
+    AddDials(table, now.stats);
     AddDns(table, now.stats);
     AddMemory(table, now.stats);
     AddLoop(table, now, before);

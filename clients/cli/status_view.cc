@@ -112,6 +112,9 @@ std::string RenderStatus(const StackStatus& status, const Stats& stats,
   row("Service", absl::StrCat("netstackd ", status.version(), ", up ",
                               ShowDuration(ToAbsl(status.service_uptime())),
                               ", at ", socket));
+  if (!status.descriptor_socket().empty()) {
+    row("", absl::StrCat("takes TUNs at ", status.descriptor_socket()));
+  }
   Layout mine = layout;
   mine.header = false;
   return table.Render(mine);

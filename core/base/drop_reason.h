@@ -91,7 +91,13 @@ namespace netstack {
   X(kAddressNotResolved, "ADDRESS_NOT_RESOLVED",                               \
     "a new flow to an address that DNS did not answer")                        \
   X(kDotBlocked, "DOT_BLOCKED", "a new flow to DNS over TLS or QUIC")          \
-  X(kQuicBlocked, "QUIC_BLOCKED", "a new flow of QUIC that a rule refuses")
+  X(kQuicBlocked, "QUIC_BLOCKED", "a new flow of QUIC that a rule refuses")     \
+  X(kLoop, "LOOP", "from one of our own sockets: it went in a circle")         \
+  X(kAppBlocked, "APP_BLOCKED", "a rule of apps.rules blocks its owner")       \
+  X(kOwnerAwaited, "OWNER_AWAITED",                                            \
+    "whose it is was not known yet, and too much waited for that")             \
+  X(kNotProtectedYet, "NOT_PROTECTED_YET",                                     \
+    "the app had not protected a socket for it yet")
 
 enum class DropReason : uint8_t {
 #define NETSTACK_X(id, name, text) id,
@@ -105,7 +111,7 @@ inline constexpr std::array kDropReasonNames = {
 #undef NETSTACK_X
 };
 inline constexpr size_t kDropReasonCount = kDropReasonNames.size();
-static_assert(static_cast<size_t>(DropReason::kQuicBlocked) + 1 ==
+static_assert(static_cast<size_t>(DropReason::kNotProtectedYet) + 1 ==
               kDropReasonCount);
 
 // The proto's name without its prefix, e.g. "TOO_SHORT".

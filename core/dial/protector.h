@@ -3,6 +3,7 @@
 #define CORE_DIAL_PROTECTOR_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -10,8 +11,8 @@
 
 namespace netstack {
 
-// Called with every socket before connect(). One that must ask somebody else
-// (a VPN app over a local socket) implements the same interface.
+// Called with every socket before connect(), and done at once. Who must ask
+// somebody else is an AppProtector (app_protector.h).
 class Protector {
  public:
   virtual ~Protector() = default;
@@ -42,6 +43,17 @@ class DeviceProtector final : public Protector {
  private:
   Sockets* const sockets_;
   const std::string device_;
+};
+
+// A function of the app in whose process we are.
+class CallbackProtector final : public Protector {
+ public:
+  explicit CallbackProtector(std::function<int(int fd)> protect)
+      : protect_(std::move(protect)) {}
+  int Protect(int fd) override { return protect_(fd); }
+
+ private:
+  const std::function<int(int fd)> protect_;
 };
 
 }  // namespace netstack

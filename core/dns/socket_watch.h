@@ -37,6 +37,11 @@ class SocketWatch {
   SocketWatch(const SocketWatch&) = delete;
   SocketWatch& operator=(const SocketWatch&) = delete;
 
+  // What the poller tells about it; see Dialer::SetToken().
+  static PollToken TokenOf(Handle handle) {
+    return {PollToken::Kind::kDns, handle.generation, handle.index};
+  }
+
   // `handler` is called for `fd` until Forget(). An invalid handle when the
   // kernel or malloc refuses.
   Handle Watch(int fd, Poller::Trigger trigger, SocketHandler* handler,

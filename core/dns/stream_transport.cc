@@ -88,7 +88,7 @@ void StreamTransport::MakeRoom() {
 StreamTransport::Connection* StreamTransport::Open(const Endpoint& server,
                                                    Instant now,
                                                    ExchangeError* error) {
-  const Dial dial = parts_.dialer->DialTcp(server);
+  const Dial dial = parts_.dialer->DialTcp(server, 0, PollToken{});
   if (dial.fd < 0) {
     *error = ErrorOf(dial.outcome);
     return nullptr;
@@ -105,12 +105,16 @@ StreamTransport::Connection* StreamTransport::Open(const Endpoint& server,
   c->idle_since = now;
   open_.push_back(c);
   const uint64_t cookie = uint64_t{c->generation} << 32 | c->index;
+  if (parts_.dialer->IsProtecting(c->fd)) {
+    c->trigger = Poller::Trigger::kEdgeReadWrite;
+  }
   c->watch = parts_.watch->Watch(c->fd, c->trigger, this, cookie);
   if (!c->watch.valid()) {
     Close(c);
     *error = ExchangeError::kNoDescriptor;
     return nullptr;
   }
+  parts_.dialer->SetToken(c->fd, SocketWatch::TokenOf(c->watch));
   ++stats_.connections;
   // A dial that is done at once shows as writable too.
   return c;
@@ -281,6 +285,7 @@ void StreamTransport::OnReady(uint64_t cookie, const PollEvent& event,
     if (!event.writable && !event.error) return;
     const DialOutcome outcome =
         parts_.dialer->FinishDial(c->fd, c->server.ip.IsV4());
+    if (outcome == DialOutcome::kInProgress) return;
     if (outcome != DialOutcome::kConnected) {
       Fail(c, ErrorOf(outcome), "");
       return;

@@ -30,6 +30,7 @@ ExchangeError ErrorOf(DialOutcome outcome) {
       return ExchangeError::kProtectFailed;
     case DialOutcome::kNoDescriptor:
     case DialOutcome::kNoPort:
+    case DialOutcome::kNotReady:
       return ExchangeError::kNoDescriptor;
     case DialOutcome::kConnected:
     case DialOutcome::kInProgress:

@@ -22,6 +22,8 @@ constexpr uint32_t kMaxHalfOpen = 1'000'000;
 constexpr uint32_t kMaxFlows = 1'000'000;
 constexpr uint32_t kMinReserved = 8, kMaxReserved = 65'536;
 constexpr uint64_t kMinBudget = 1024 * 1024;
+constexpr size_t kMaxSocketPath = 107;  // sockaddr_un, and a NUL
+constexpr size_t kMaxAppRules = 1024;   // searched for every flow
 constexpr uint32_t kMaxIcmpErrors = 1'000'000;
 constexpr size_t kMaxPortRules = 64;  // searched for every timer
 // Searched for every datagram; UdpMapping has a byte for them.
@@ -181,6 +183,38 @@ void CheckFragments(const FragmentConfig& f, ConfigChecker& check) {
   check.Time("fragments.timeout_v6", f.timeout_v6, seconds(1), seconds(120));
 }
 
+void CheckApp(const Config& config, ConfigChecker& check) {
+  const ProtectConfig& protect = config.protect;
+  if (protect.app_socket.size() > kMaxSocketPath) {
+    check.Fail("protect.app_socket",
+               absl::StrCat("it has ", protect.app_socket.size(),
+                            " bytes, but at most ", kMaxSocketPath,
+                            " are possible."));
+  }
+  check.Time("protect.timeout", protect.timeout, milliseconds(10),
+             seconds(60));
+  check.Range("protect.pool_size", protect.pool_size, 0, 256);
+  check.Time("owners.timeout", config.owners.timeout, milliseconds(10),
+             seconds(10));
+  const std::vector<AppRule>& rules = config.apps.rules;
+  if (rules.size() > kMaxAppRules) {
+    check.Fail("apps.rules",
+               absl::StrCat(rules.size(), " rules, but at most ",
+                            kMaxAppRules, " are possible."));
+    return;
+  }
+  for (size_t i = 0; i < rules.size(); ++i) {
+    if (rules[i].uid || !rules[i].package.empty()) continue;
+    check.Fail(absl::StrCat("apps.rules[", i, "]"),
+               "it names neither a uid nor a package.");
+  }
+  if (!rules.empty() && config.owners.source == OwnerSource::kOff) {
+    check.Fail("apps.rules",
+               "rules need to know whose a flow is, but owners.source is "
+               "off.");
+  }
+}
+
 }  // namespace
 
 std::vector<ConfigProblem> Validate(const Config& config) {
@@ -200,6 +234,7 @@ std::vector<ConfigProblem> Validate(const Config& config) {
   if (!config.protect.bind_to_device.empty()) {
     check.Name("protect.bind_to_device", config.protect.bind_to_device);
   }
+  CheckApp(config, check);
   return check.Take();
 }
 

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,8 @@
 #include "core/forward/icmp_responder.h"
 #include "core/forward/reassembler.h"
 #include "core/forward/udp_forwarder.h"
+#include "core/dial/app_protector.h"
+#include "core/flow/flow_owner.h"
 #include "core/wire/ip_address.h"
 
 namespace netstack {
@@ -27,6 +30,8 @@ struct TunConfig {
   // Bytes of the largest IP packet, 1280-65535. Set on the device when we
   // create it.
   uint32_t mtu = 1500;
+  // A descriptor's device is asked for its MTU; else `mtu` is what it has.
+  bool ask_mtu = true;
   // Ask the kernel for 64 KiB super-segments (IFF_VNET_HDR, TUNSETOFFLOAD);
   // a TUN that cannot is used plain.
   bool offload = true;
@@ -102,6 +107,38 @@ struct FragmentConfig {
 struct ProtectConfig {
   uint32_t so_mark = 0;        // SO_MARK; zero: not set
   std::string bind_to_device;  // SO_BINDTODEVICE; empty: not set
+  // Where the app is asked to protect each socket; empty: nobody is asked.
+  // "@name" is Linux's abstract namespace.
+  std::string app_socket;
+  ProtectProtocol app_protocol = ProtectProtocol::kPipelined;
+  // Who must listen there, beside root and ourselves.
+  std::optional<uint32_t> app_uid;
+  Duration timeout = std::chrono::seconds(2);
+  // Protected sockets held ready, per kind and family; of echo sockets one.
+  uint32_t pool_size = 8;
+  // Bind to the interface that NetworkChange names, not to bind_to_device.
+  bool follow_network = false;
+
+  friend bool operator==(const ProtectConfig&, const ProtectConfig&) = default;
+};
+
+// Where the owner of a flow is looked up.
+enum class OwnerSource : uint8_t {
+  kOff,
+  kSystem,  // sock_diag(7) and /proc: apps of our own network namespace
+  kApp,     // Observer::OnOwnerWanted()
+};
+
+struct OwnersConfig {
+  OwnerSource source = OwnerSource::kOff;
+  // How long a flow that a rule might block waits for its owner.
+  Duration timeout = std::chrono::seconds(1);
+};
+
+// Rules about apps; the first that matches decides, else the flow is carried.
+struct AppsConfig {
+  std::vector<AppRule> rules;
+  bool block_unknown = false;
 };
 
 struct Config {
@@ -113,6 +150,8 @@ struct Config {
   DnsConfig dns;
   IcmpConfig icmp;
   FragmentConfig fragments;
+  OwnersConfig owners;
+  AppsConfig apps;
 };
 
 // One violated rule. `field` is the path in netstack.v1.Config, for example

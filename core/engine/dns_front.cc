@@ -24,19 +24,30 @@ dns::AddressPolicy::Options AddressOptions(const DnsConfig& config) {
   return o;
 }
 
-Resolver::Parts ResolverParts(const DnsFront::Parts& parts, Dialer* dialer,
+Resolver::Parts ResolverParts(const DnsFront::Parts& parts,
+                              SystemDns* system_dns, Dialer* dialer,
                               ResolverListener* listener,
                               const SipHashKey& secret) {
   Resolver::Parts p;
   p.dialer = dialer;
   p.poller = parts.poller;
-  p.system_dns = parts.system_dns;
+  p.system_dns = system_dns;
   p.listener = listener;
   p.secret = secret;
   return p;
 }
 
 }  // namespace
+
+void NetworkDns::Use(const std::vector<IpAddress>& servers) {
+  named_.clear();
+  for (const IpAddress& ip : servers) named_.push_back({ip, 53});
+}
+
+const std::vector<Endpoint>& NetworkDns::Servers() {
+  if (!named_.empty() || system_ == nullptr) return named_;
+  return system_->Servers();
+}
 
 uint32_t DnsFront::Share(const DnsConfig& config, uint32_t limit) {
   if (!config.enabled) return 0;
@@ -50,10 +61,12 @@ DnsFront::DnsFront(const Parts& parts, const Config& config,
     : parts_(parts),
       secret_(secret),
       config_(config.dns),
+      network_dns_(parts.system_dns),
       dialer_(parts.sockets, Dialer::Options{}),
       addresses_(AddressOptions(config.dns), secret),
-      resolver_(Resolver::Create(ResolverParts(parts, &dialer_, this, secret),
-                                 ToResolverOptions(config), now)),
+      resolver_(Resolver::Create(
+          ResolverParts(parts, &network_dns_, &dialer_, this, secret),
+          ToResolverOptions(config), now)),
       interceptor_({resolver_.get(), &addresses_, parts.sockets, parts.poller,
                     parts.drops, this},
                    InterceptorOptions(), now) {}
@@ -104,9 +117,15 @@ void DnsFront::SetLists(DnsLists lists) {
 
 void DnsFront::OnDatagram(const Packet& packet, const UdpDatagram& datagram,
                           Instant now) {
-  interceptor_.OnDatagram({packet.source, datagram.source_port},
-                          {packet.destination, datagram.destination_port},
-                          datagram.payload, now);
+  const Endpoint app{packet.source, datagram.source_port};
+  const Endpoint server{packet.destination, datagram.destination_port};
+  if (dialer_.IsOwnDial(app, server)) {
+    // Answered, it would be asked again, and so on without end.
+    parts_.drops->Count(DropReason::kLoop);
+    parts_.listener->OnDnsLoop();
+    return;
+  }
+  interceptor_.OnDatagram(app, server, datagram.payload, now);
 }
 
 int DnsFront::Connect(const FlowKey& key, Instant now) {
@@ -226,7 +245,9 @@ Instant DnsFront::next_deadline() const {
   return std::min(resolver_->next_deadline(), interceptor_.next_deadline());
 }
 
-void DnsFront::OnNetworkChanged(Instant now) {
+void DnsFront::OnNetworkChanged(const std::vector<IpAddress>& servers,
+                                Instant now) {
+  network_dns_.Use(servers);
   resolver_->OnNetworkChanged(now);
 }
 

@@ -78,6 +78,22 @@ class DnsFrontListener {
   virtual void OnUpstreamHealth(const std::string& upstream, bool up,
                                 absl::string_view why) = 0;
   virtual void OnDnsFailedOpen(absl::string_view group) = 0;
+  // A query of our own came in through the TUN; as often as it happens.
+  virtual void OnDnsLoop() = 0;
+};
+
+// The resolvers of the network in use: those that the app names, else those
+// that the system knows.
+class NetworkDns final : public SystemDns {
+ public:
+  // `system` may be null, and else outlives this.
+  explicit NetworkDns(SystemDns* system) : system_(system) {}
+  void Use(const std::vector<IpAddress>& servers);
+  const std::vector<Endpoint>& Servers() override;
+
+ private:
+  SystemDns* const system_;
+  std::vector<Endpoint> named_;
 };
 
 class DnsFront final : public LocalStreams,
@@ -119,7 +135,8 @@ class DnsFront final : public LocalStreams,
   void OnSocket(const PollEvent& event, Instant now);
   void OnTurn(Instant now);
   Instant next_deadline() const;
-  void OnNetworkChanged(Instant now);
+  // `servers`: the network's own; none: what the system says.
+  void OnNetworkChanged(const std::vector<IpAddress>& servers, Instant now);
   void Shutdown(Instant now);
 
   void SetQueryLog(bool wanted) { interceptor_.SetLog(wanted); }
@@ -165,6 +182,7 @@ class DnsFront final : public LocalStreams,
   dns::Policy policy_;  // of the resolver's parts, for Explain()
   std::vector<dns::DomainPattern> quic_names_;
   FlowName last_name_;  // of the flow before: often the same
+  NetworkDns network_dns_;
   Dialer dialer_;       // the resolver's own share of descriptors
   dns::AddressPolicy addresses_;
   std::unique_ptr<Resolver> resolver_;

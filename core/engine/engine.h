@@ -16,6 +16,8 @@
 #include "core/engine/observer.h"
 #include "core/engine/stats.h"
 #include "core/flow/flow_info.h"
+#include "core/flow/flow_owner.h"
+#include "core/platform/tun.h"
 
 namespace netstack {
 
@@ -26,6 +28,19 @@ struct EngineInfo {
   bool offload = false;  // super-segments both ways
   uint32_t flow_limit = 0;
   bool ping_permitted = true;  // ping sockets, hence echoes of the apps
+};
+
+// The host is on another network.
+struct NetworkChange {
+  std::string interface;               // in use now; empty: not known
+  std::vector<IpAddress> dns_servers;  // its own
+  bool none = false;                   // no network at all
+  bool reset_all = false;              // every TCP flow
+};
+
+struct NetworkHandled {
+  uint64_t reset = 0;  // TCP flows
+  uint64_t kept = 0;
 };
 
 class Engine {
@@ -46,6 +61,23 @@ class Engine {
   // Applies what can change while running. `config` has passed Validate();
   // fields that NeedsRestart() names are ignored.
   virtual void ApplyConfig(const Config& config) = 0;
+
+  // Reads and writes another TUN from now on, and keeps every flow: what
+  // waits in the old one is read first, what new flows are told of the MTU is
+  // the new one's, and segments to the apps are cut to it. FAILED_PRECONDITION
+  // when the old one has failed already, UNAVAILABLE when the new one cannot
+  // be watched; then the old one stays in use.
+  virtual absl::Status ReplaceTun(std::unique_ptr<Tun> tun) = 0;
+
+  // Resets TCP flows whose connection would not use the same local address if
+  // it were made now, gives UDP mappings new sockets, and has DNS find its
+  // upstreams anew. Without any network nothing is done: the same one may come
+  // back.
+  virtual NetworkHandled OnNetworkChanged(const NetworkChange& change) = 0;
+  // The device saves power: what is not urgent is done once a minute.
+  virtual void SetPowerSaving(bool saving) = 0;
+  // The answer to Observer::OnOwnerWanted(); an unknown owner is one, too.
+  virtual void SetOwner(uint64_t flow_id, const FlowOwner& owner) = 0;
 
   // Observer::OnFlow is called only while this is true (default false), so
   // that nobody pays for changes that nobody watches.

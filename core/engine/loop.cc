@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
+#include <memory>
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -17,6 +20,13 @@ namespace {
 constexpr Duration kTrimAfter = std::chrono::seconds(2);
 // Freed blocks of lwIP's that make sweeping the heap worth its time.
 constexpr uint64_t kWorthSweeping = 4096;
+// Batches of the old TUN that are still read when it is replaced.
+constexpr int kLastBatches = 16;
+// Protected sockets that are held ready for those who cannot wait, even with
+// protect.pool_size 0.
+constexpr uint32_t kLeastDatagramPool = 4;
+// Of timers that are not urgent, while the device saves power.
+constexpr Duration kPowerSlack = std::chrono::seconds(60);
 // The same pressure is told at most this often.
 constexpr Duration kTellEvery = std::chrono::seconds(1);
 
@@ -47,6 +57,10 @@ EventType TypeOf(Pressure pressure) {
       return EventType::kProtectFailed;
     case Pressure::kPingNotPermitted:
       return EventType::kPingNotPermitted;
+    case Pressure::kProtectorDown:
+      return EventType::kProtectorDown;
+    case Pressure::kLoop:
+      return EventType::kLoopDetected;
   }
   return EventType::kMemoryPressure;
 }
@@ -66,6 +80,11 @@ const char* MessageOf(Pressure pressure) {
     case Pressure::kPingNotPermitted:
       return "an echo was refused: net.ipv4.ping_group_range does not "
              "include a group of ours";
+    case Pressure::kProtectorDown:
+      return "the app that protects sockets does not answer";
+    case Pressure::kLoop:
+      return "a packet of our own came in through the TUN: sockets are not "
+             "protected (protect); its flow was refused";
   }
   return "";
 }
@@ -118,6 +137,7 @@ absl::Status Loop::Init(const Secrets& secrets) {
   parts.pool = &pool_;
   parts.slots = &slots_;
   parts.dialer = &dialer_;
+  parts.dns_dialer = &dns_->dialer();
   parts.datagrams = platform_.datagrams.get();
   parts.poller = platform_.poller.get();
   parts.writer = &writer_;
@@ -196,6 +216,7 @@ void Loop::Run() {
 void Loop::Release() {
   if (tcp_ == nullptr) return;
   dns_->Shutdown(now_);
+  processes_.reset();
   tcp_->Shutdown(now_);
   echoes_->Shutdown(now_);
   udp_->Shutdown(now_);
@@ -207,6 +228,7 @@ void Loop::Release() {
   tcp_.reset();
   dns_.reset();
   tcp_engine_.reset();
+  dialer_.SetAppProtector(nullptr, {}, nullptr);
   platform_.tun.reset();
 }
 
@@ -217,38 +239,25 @@ void Loop::Turn(Instant deadline) {
     deadline = std::min({deadline, tcp_->next_deadline(now_),
                          dns_->next_deadline(), echoes_->next_deadline(),
                          udp_->next_deadline(now_),
-                         reassembler_.next_deadline(), trim_at_});
+                         reassembler_.next_deadline(), trim_at_,
+                         dialer_.next_deadline(now_),
+                         dns_->dialer().next_deadline(now_),
+                         app_gate_.next_deadline(now_)});
   }
   const size_t n = platform_.poller->Wait(now_, deadline, events_);
   now_ = platform_.clock->Now();
   const Instant begin = now_;
   ++loop_stats_.wakeups;
+  dialer_.set_now(now_);
+  dns_->dialer().set_now(now_);
   RunPosted();
-  for (size_t i = 0; i < n; ++i) {
-    switch (events_[i].token.kind) {
-      case PollToken::Kind::kWake:
-        break;
-      case PollToken::Kind::kTun:
-        OnTun(events_[i]);
-        break;
-      case PollToken::Kind::kTcpFlow:
-        tcp_->OnSocket(events_[i], now_);
-        break;
-      case PollToken::Kind::kDns:
-      case PollToken::Kind::kDnsStream:
-        dns_->OnSocket(events_[i], now_);
-        break;
-      case PollToken::Kind::kUdp:
-        udp_->OnSocket(events_[i], now_);
-        break;
-      case PollToken::Kind::kEcho:
-        echoes_->OnSocket(events_[i], now_);
-        break;
-      case PollToken::Kind::kProtect:
-        break;  // nobody opens such sockets yet
-    }
-  }
+  for (size_t i = 0; i < n; ++i) Dispatch(events_[i]);
   if (tun_more_) ReadTun();
+  for (Dialer* dialer : {&dialer_, &dns_->dialer()}) {
+    dialer->OnTurn(now_);
+    while (const auto event = dialer->TakeEvent()) Dispatch(*event);
+  }
+  FollowDecisions();
   // Before TCP, which carries the answers over its streams.
   dns_->OnTurn(now_);
   tcp_->OnTurn(now_);
@@ -273,6 +282,46 @@ void Loop::Turn(Instant deadline) {
   const Duration took = platform_.clock->Now() - begin;
   loop_stats_.busy += took;
   loop_stats_.longest_turn = std::max(loop_stats_.longest_turn, took);
+}
+
+void Loop::Dispatch(const PollEvent& event) {
+  switch (event.token.kind) {
+    case PollToken::Kind::kWake:
+      break;
+    case PollToken::Kind::kTun:
+      OnTun(event);
+      break;
+    case PollToken::Kind::kTcpFlow:
+      tcp_->OnSocket(event, now_);
+      break;
+    case PollToken::Kind::kProtect:
+      // Each knows its own by the index.
+      dialer_.OnPoll(event, now_);
+      dns_->dialer().OnPoll(event, now_);
+      break;
+    case PollToken::Kind::kDns:
+    case PollToken::Kind::kDnsStream:
+      dns_->OnSocket(event, now_);
+      break;
+    case PollToken::Kind::kUdp:
+      udp_->OnSocket(event, now_);
+      break;
+    case PollToken::Kind::kEcho:
+      echoes_->OnSocket(event, now_);
+      break;
+  }
+}
+
+// Flows whose owner is known by now go, or do not.
+void Loop::FollowDecisions() {
+  while (const auto decided = app_gate_.Take(now_)) {
+    if (decided->token.kind == PollToken::Kind::kTcpFlow) {
+      tcp_->OnDecided(decided->token, decided->block, now_);
+    } else if (decided->token.kind == PollToken::Kind::kUdp) {
+      udp_->OnDecided(decided->token, decided->flow_id, decided->block, now_);
+    }
+  }
+  if (app_gate_.size() >= sweep_owners_at_) SweepOwners();
 }
 
 // Traffic pauses: what it needed goes back. The heap is swept only when many
@@ -397,6 +446,7 @@ TcpForwarder::Options Loop::ForwarderOptions() const {
   o.buffer_max = config_.tcp.buffer_max;
   o.gate.max_half_open = config_.tcp.max_half_open;
   o.gate.max_per_destination = config_.tcp.max_half_open_per_destination;
+  if (power_saving_) o.idle_slack = kPowerSlack;
   return o;
 }
 
@@ -438,18 +488,99 @@ TcpEngine::Options Loop::EngineOptions(const SipHashKey& isn_key) const {
   return o;
 }
 
-std::vector<std::unique_ptr<Protector>> Loop::MakeProtectors() const {
-  std::vector<std::unique_ptr<Protector>> protectors;
+void Loop::ApplyProtectors() {
+  const uint32_t size = config_.protect.pool_size;
+  const uint32_t datagrams = std::max(size, kLeastDatagramPool);
+  Protect(dialer_, {size, datagrams, 1}, 0);
+  // Here TCP cannot wait either: curl asks for sockets and connects them.
+  Protect(dns_->dialer(), {datagrams, datagrams, 0},
+          AppProtector::kConnections);
+}
+
+// The same protection for every dialer; `first_index` keeps their connections
+// to the app apart.
+void Loop::Protect(Dialer& dialer, const Dialer::Pool& pool,
+                   uint32_t first_index) {
+  const ProtectConfig& protect = config_.protect;
   Sockets* sockets = platform_.sockets.get();
-  if (config_.protect.so_mark != 0) {
+  std::vector<std::unique_ptr<Protector>> protectors;
+  if (protect.so_mark != 0) {
     protectors.push_back(
-        std::make_unique<MarkProtector>(sockets, config_.protect.so_mark));
+        std::make_unique<MarkProtector>(sockets, protect.so_mark));
   }
-  if (!config_.protect.bind_to_device.empty()) {
-    protectors.push_back(std::make_unique<DeviceProtector>(
-        sockets, config_.protect.bind_to_device));
+  const std::string& device =
+      protect.follow_network && !network_.empty() ? network_
+                                                  : protect.bind_to_device;
+  if (!device.empty()) {
+    protectors.push_back(std::make_unique<DeviceProtector>(sockets, device));
   }
-  return protectors;
+  if (platform_.protect) {
+    protectors.push_back(
+        std::make_unique<CallbackProtector>(platform_.protect));
+  }
+  dialer.SetProtectors(std::move(protectors));
+  if (protect.app_socket.empty() || platform_.local_sockets == nullptr) {
+    dialer.SetAppProtector(nullptr, {}, this);
+    return;
+  }
+  AppProtector::Options options;
+  options.path = protect.app_socket;
+  options.protocol = protect.app_protocol;
+  options.uid = protect.app_uid;
+  options.timeout = protect.timeout;
+  options.first_index = first_index;
+  dialer.SetAppProtector(
+      std::make_unique<AppProtector>(platform_.local_sockets.get(),
+                                     platform_.poller.get(), &dialer,
+                                     std::move(options)),
+      pool, this);
+}
+
+void Loop::ApplyOwners() {
+  const OwnerSource source = config_.owners.source;
+  AppGate::Options options;
+  options.enabled = source != OwnerSource::kOff;
+  options.rules = config_.apps.rules;
+  options.block_unknown = config_.apps.block_unknown;
+  options.timeout = config_.owners.timeout;
+  if (source == OwnerSource::kSystem && processes_ == nullptr) {
+    socket_owners_ = NewSocketOwners();
+    processes_ = std::make_unique<ProcessSearch>(
+        NewProcessFinder(), [this](uint64_t flow_id, const FlowOwner& owner) {
+          Post([flow_id, owner](Engine& e) { e.SetOwner(flow_id, owner); });
+        });
+  }
+  app_gate_.Configure(
+      options,
+      source == OwnerSource::kSystem ? socket_owners_.get() : nullptr,
+      [this](uint64_t flow_id, const FlowKey& key,
+             const std::optional<SocketOwner>& known) {
+        SearchOwner(flow_id, key, known);
+      });
+}
+
+void Loop::SearchOwner(uint64_t flow_id, const FlowKey& key,
+                       const std::optional<SocketOwner>& known) {
+  if (config_.owners.source == OwnerSource::kApp) {
+    observer_->OnOwnerWanted(flow_id, key);
+    return;
+  }
+  if (known && processes_->Start(flow_id, *known)) return;
+  FlowOwner owner;
+  if (known) owner.uid = known->uid;
+  app_gate_.Answer(flow_id, owner);
+}
+
+void Loop::SweepOwners() {
+  absl::flat_hash_set<uint64_t> live;
+  for (const FlowSource* source : flow_sources_) {
+    for (const FlowInfo& f :
+         source->List({}, 0, std::numeric_limits<size_t>::max(), now_)) {
+      live.insert(f.id);
+    }
+  }
+  app_gate_.Sweep(live);
+  sweep_owners_at_ = std::max<size_t>(1024, 2 * app_gate_.size());
 }
 
 void Loop::ApplyConfig(const Config& config) {
@@ -465,12 +596,97 @@ void Loop::ApplyConfig(const Config& config) {
   dial.max_sockets = FlowLimit();
   dial.user_timeout = config_.tcp.host_user_timeout;
   dialer_.Configure(dial);
-  dialer_.SetProtectors(MakeProtectors());
-  dns_->dialer().SetProtectors(MakeProtectors());
+  // A reload that changes nothing here leaves connections and pool alone.
+  if (!protect_applied_ || !(*protect_applied_ == config_.protect)) {
+    protect_applied_ = config_.protect;
+    ApplyProtectors();
+  }
+  ApplyOwners();
   dns_->Configure(config_, DnsShare(), now_);
   tcp_engine_->Configure(EngineOptions({}));
   tcp_->Configure(ForwarderOptions());
   udp_->Configure(UdpOptions(), now_);
+}
+
+absl::Status Loop::ReplaceTun(std::unique_ptr<Tun> tun) {
+  if (failed_) {
+    return absl::FailedPreconditionError(
+        "the TUN in use has failed and its flows are gone");
+  }
+  const int error = platform_.poller->Add(
+      tun->fd(), {PollToken::Kind::kTun, 0, 0}, Poller::Trigger::kLevelRead);
+  if (error != 0) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot watch the new TUN: ",
+                     std::generic_category().message(-error)));
+  }
+  // What the apps sent before the new TUN stood. Its routes lead nowhere near
+  // the old one any more, so this ends soon; what is left is sent again.
+  dispatcher_->set_now(now_);
+  for (int batch = 0; batch < kLastBatches; ++batch) {
+    if (reader_->ReadBatch() != TunReader::Result::kMore) break;
+  }
+  (void)platform_.poller->Remove(platform_.tun->fd());
+  writer_.SetTun(tun.get());
+  reader_->SetTun(tun.get());
+  std::swap(platform_.tun, tun);
+  tcp_engine_->Configure(EngineOptions({}));
+  tun_more_ = false;
+  tun_watched_for_write_ = false;
+  // Whoever waited for the old one finds room in the new one.
+  if (writer_.blocked()) tcp_->OnTunWritable(now_);
+  observer_->OnEvent(
+      {EventType::kTunReplaced,
+       absl::StrCat("The stack reads ", platform_.tun->name(), ", MTU ",
+                    platform_.tun->mtu(),
+                    platform_.tun->offload() ? ", super-segments." : ".",
+                    " before: ", tun->name(), "."),
+       0});
+  return absl::OkStatus();
+}
+
+NetworkHandled Loop::OnNetworkChanged(const NetworkChange& change) {
+  network_ = change.interface;
+  if (config_.protect.follow_network) ApplyProtectors();
+  NetworkHandled handled;
+  if (change.none && !change.reset_all) return handled;
+  // One socket of each family asks for all flows.
+  int probes[2] = {-1, -1};
+  const auto moved = [&](const Endpoint& local, const Endpoint& remote) {
+    if (change.reset_all) return true;
+    const std::optional<IpAddress> now = dialer_.SourceTowards(
+        remote, &probes[remote.ip.IsV4() ? 0 : 1]);
+    return now != local.ip;
+  };
+  const TcpForwarder::Moved tcp = tcp_->OnNetworkChanged(moved, now_);
+  for (const int probe : probes) {
+    if (probe >= 0) dialer_.Close(probe, false);
+  }
+  const bool bound = config_.protect.follow_network;
+  (void)udp_->OnNetworkChanged(bound, now_);
+  // The next echo of each has a socket of the network in use.
+  if (bound) (void)echoes_->Close({}, now_);
+  dns_->OnNetworkChanged(change.dns_servers, now_);
+  handled.reset = tcp.reset;
+  handled.kept = tcp.kept;
+  observer_->OnEvent(
+      {EventType::kNetworkChanged,
+       absl::StrCat("The network in use is ",
+                    change.interface.empty() ? "another one"
+                                             : change.interface,
+                    "; ", tcp.reset, " TCP flows were reset, ", tcp.kept,
+                    " stay."),
+       0});
+  return handled;
+}
+
+void Loop::SetPowerSaving(bool saving) {
+  power_saving_ = saving;
+  tcp_->Configure(ForwarderOptions());
+}
+
+void Loop::SetOwner(uint64_t flow_id, const FlowOwner& owner) {
+  app_gate_.Answer(flow_id, owner);
 }
 
 EngineInfo Loop::GetInfo() const {
@@ -511,9 +727,10 @@ Stats Loop::GetStats() const {
 
 std::vector<FlowInfo> Loop::ListFlows(const FlowFilter& filter,
                                       uint64_t after_id, size_t limit) const {
+  const FlowFilter plain = WithoutOwners(filter);
   std::vector<FlowInfo> infos;
   for (const FlowSource* source : flow_sources_) {
-    std::vector<FlowInfo> more = source->List(filter, after_id, limit, now_);
+    std::vector<FlowInfo> more = source->List(plain, after_id, limit, now_);
     std::vector<FlowInfo> merged;
     merged.reserve(infos.size() + more.size());
     std::merge(std::make_move_iterator(infos.begin()),
@@ -525,12 +742,28 @@ std::vector<FlowInfo> Loop::ListFlows(const FlowFilter& filter,
     infos = std::move(merged);
     if (infos.size() > limit) infos.resize(limit);
   }
+  for (FlowInfo& info : infos) {
+    if (const FlowOwner* owner = app_gate_.OwnerOf(info.id)) {
+      info.owner = *owner;
+    }
+  }
   return infos;
+}
+
+FlowFilter Loop::WithoutOwners(const FlowFilter& filter) const {
+  FlowFilter plain = filter;
+  if (!filter.uid && filter.package.empty()) return plain;
+  plain.ids = std::make_shared<const absl::flat_hash_set<uint64_t>>(
+      app_gate_.Matching(filter.uid, filter.package));
+  plain.uid.reset();
+  plain.package.clear();
+  return plain;
 }
 
 size_t Loop::CloseFlows(const FlowFilter& filter) {
   size_t closed = 0;
-  for (FlowSource* source : flow_sources_) closed += source->Close(filter, now_);
+  const FlowFilter plain = WithoutOwners(filter);
+  for (FlowSource* source : flow_sources_) closed += source->Close(plain, now_);
   return closed;
 }
 
@@ -587,7 +820,11 @@ void Loop::SetFlowChanges(bool wanted) {
 // --- ForwardListener --------------------------------------------------------
 
 void Loop::OnFlow(FlowChange change, const FlowInfo& flow) {
-  observer_->OnFlow(change, flow);
+  const FlowOwner* owner = app_gate_.OwnerOf(flow.id);
+  if (owner == nullptr) return observer_->OnFlow(change, flow);
+  FlowInfo owned = flow;
+  owned.owner = *owner;
+  observer_->OnFlow(change, owned);
 }
 
 void Loop::OnDnsQuery(const dns::DnsQueryInfo& query) {
@@ -612,12 +849,21 @@ void Loop::OnDnsFailedOpen(absl::string_view group) {
                       0});
 }
 
+void Loop::OnDnsLoop() { OnPressure(Pressure::kLoop); }
+
 void Loop::OnPressure(Pressure pressure) {
   Instant& last = last_told_[static_cast<size_t>(pressure)];
   if (last != Instant{} && now_ - last < kTellEvery) return;
   last = now_;
   observer_->OnEvent({TypeOf(pressure), MessageOf(pressure), 0});
 }
+
+AppDecision Loop::OnOpen(uint64_t flow_id, const FlowKey& key,
+                         PollToken token) {
+  return app_gate_.OnOpen(flow_id, key, token, now_);
+}
+
+void Loop::OnProtectorDown() { OnPressure(Pressure::kProtectorDown); }
 
 void Loop::OnPoisoned(uint64_t flow_id, absl::string_view why) {
   observer_->OnEvent({EventType::kFlowPoisoned,

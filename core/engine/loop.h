@@ -5,6 +5,7 @@
 
 #include <array>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -20,10 +21,12 @@
 #include "core/engine/dns_front.h"
 #include "core/engine/engine.h"
 #include "core/engine/observer.h"
+#include "core/engine/process_search.h"
 #include "core/engine/tun_reader.h"
 #include "core/flow/buffer_pool.h"
 #include "core/flow/flow_slots.h"
 #include "core/flow/flow_source.h"
+#include "core/forward/app_gate.h"
 #include "core/forward/forward_listener.h"
 #include "core/forward/icmp_forwarder.h"
 #include "core/forward/icmp_responder.h"
@@ -34,6 +37,7 @@
 #include "core/lwip/tcp_engine.h"
 #include "core/platform/clock.h"
 #include "core/platform/datagrams.h"
+#include "core/platform/local_sockets.h"
 #include "core/platform/poller.h"
 #include "core/platform/sockets.h"
 #include "core/platform/system_dns.h"
@@ -49,11 +53,16 @@ struct Platform {
   std::unique_ptr<Datagrams> datagrams;
   std::unique_ptr<Tun> tun;
   std::unique_ptr<SystemDns> system_dns{};  // null: the host's are not known
+  // Null: nobody can be asked to protect sockets.
+  std::unique_ptr<LocalSockets> local_sockets;
+  // Null: there is no app in this process.
+  std::function<int(int fd)> protect;
 };
 
 class Loop final : public Engine,
                    public ForwardListener,
-                   public DnsFrontListener {
+                   public DnsFrontListener,
+                   public DialListener {
  public:
   // Random bits that nobody else knows, fresh for every loop.
   struct Secrets {
@@ -98,17 +107,26 @@ class Loop final : public Engine,
   void SetDnsLists(DnsLists lists) override;
   int OpenSocket(bool v4) override;
   void CloseSocket(int fd) override;
+  absl::Status ReplaceTun(std::unique_ptr<Tun> tun) override;
+  NetworkHandled OnNetworkChanged(const NetworkChange& change) override;
+  void SetPowerSaving(bool saving) override;
+  void SetOwner(uint64_t flow_id, const FlowOwner& owner) override;
 
   // ForwardListener.
   void OnFlow(FlowChange change, const FlowInfo& flow) override;
   void OnPressure(Pressure pressure) override;
   void OnPoisoned(uint64_t flow_id, absl::string_view why) override;
+  AppDecision OnOpen(uint64_t flow_id, const FlowKey& key,
+                     PollToken token) override;
+  // DialListener.
+  void OnProtectorDown() override;
 
   // DnsFrontListener.
   void OnDnsQuery(const dns::DnsQueryInfo& query) override;
   void OnUpstreamHealth(const std::string& upstream, bool up,
                         absl::string_view why) override;
   void OnDnsFailedOpen(absl::string_view group) override;
+  void OnDnsLoop() override;
 
  private:
   Loop(const Config& config, Platform platform, const SipHashKey& hash_key,
@@ -130,7 +148,16 @@ class Loop final : public Engine,
   Reassembler::Options FragmentOptions() const;
   IcmpForwarder::Options EchoOptions() const;
   TcpEngine::Options EngineOptions(const SipHashKey& isn_key) const;
-  std::vector<std::unique_ptr<Protector>> MakeProtectors() const;
+  void ApplyProtectors();
+  void Protect(Dialer& dialer, const Dialer::Pool& pool, uint32_t first_index);
+  void ApplyOwners();
+  void Dispatch(const PollEvent& event);
+  void FollowDecisions();
+  void SearchOwner(uint64_t flow_id, const FlowKey& key,
+                   const std::optional<SocketOwner>& known);
+  void SweepOwners();
+  // What the forwarders can match: they know no owners.
+  FlowFilter WithoutOwners(const FlowFilter& filter) const;
 
   Config config_;
   Platform platform_;
@@ -159,6 +186,15 @@ class Loop final : public Engine,
   std::unique_ptr<TunReader> reader_;
   std::vector<FlowSource*> flow_sources_;  // forwarders above
 
+  // Owners of flows.
+  AppGate app_gate_;
+  std::unique_ptr<SocketOwners> socket_owners_;
+  std::unique_ptr<ProcessSearch> processes_;
+  size_t sweep_owners_at_ = 1024;
+  std::optional<ProtectConfig> protect_applied_;
+  std::string network_;  // the interface in use, as the app says
+  bool power_saving_ = false;
+
   bool tun_more_ = false;       // the last batch was full
   bool tun_watched_for_write_ = false;
   bool udp_first_ = false;  // when the TUN was writable last
@@ -166,7 +202,7 @@ class Loop final : public Engine,
   Instant trim_at_ = kNever;    // when idle buffers go back to the system
   uint64_t blocks_at_trim_ = 0;  // lwIP's, then
   std::array<PollEvent, 256> events_;
-  std::array<Instant, 6> last_told_{};  // by Pressure
+  std::array<Instant, 8> last_told_{};  // by Pressure
 
   std::atomic<bool> stop_{false};
   Mutex mutex_;

@@ -40,7 +40,13 @@ namespace netstack {
   X(kFailOpen, "FAIL_OPEN",                                                   \
     "a query was asked in the clear; told at most every 10 s")                \
   X(kListRefused, "LIST_REFUSED", "a blocklist could not be used")            \
-  X(kListsLoaded, "LISTS_LOADED", "blocklists were read and are in use")
+  X(kListsLoaded, "LISTS_LOADED", "blocklists were read and are in use")      \
+  X(kLoopDetected, "LOOP_DETECTED",                                           \
+    "a packet of our own came in through the TUN; at most once a second")     \
+  X(kTunReplaced, "TUN_REPLACED", "the stack reads another TUN now")          \
+  X(kProtectorDown, "PROTECTOR_DOWN",                                         \
+    "the app that protects sockets does not answer; at most once a second")   \
+  X(kNetworkChanged, "NETWORK_CHANGED", "flows moved to another network")
 
 enum class EventType : uint8_t {
 #define NETSTACK_X(id, name, text) id,
@@ -52,7 +58,7 @@ inline constexpr std::array kEventTypeNames = {
     NETSTACK_EVENT_TYPES(NETSTACK_X)
 #undef NETSTACK_X
 };
-static_assert(static_cast<size_t>(EventType::kListsLoaded) + 1 ==
+static_assert(static_cast<size_t>(EventType::kNetworkChanged) + 1 ==
               kEventTypeNames.size());
 constexpr absl::string_view EventTypeName(EventType t) {
   return kEventTypeNames[static_cast<size_t>(t)];
@@ -72,6 +78,9 @@ class Observer {
   virtual void OnEvent(const Event& event) = 0;
   // Only after Engine::SetQueryLog(true): a query was answered.
   virtual void OnDnsQuery(const dns::DnsQueryInfo& /*query*/) {}
+  // Whose is this flow (owners.source is the app)? To be answered by
+  // Engine::SetOwner().
+  virtual void OnOwnerWanted(uint64_t, const FlowKey&) {}
   // The engine ended by itself (the TUN is gone): nothing more will come, and
   // Stop() is still to be called.
   virtual void OnFailed(const absl::Status& why) = 0;

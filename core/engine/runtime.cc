@@ -42,25 +42,35 @@ struct Runtime::State {
 
 absl::StatusOr<std::unique_ptr<Runtime>> Runtime::Start(const Config& config,
                                                         Observer* observer) {
+  return StartEmbedded(config, observer, Embedding{});
+}
+
+absl::StatusOr<std::unique_ptr<Runtime>> Runtime::StartEmbedded(
+    const Config& config, Observer* observer, Embedding embedding) {
   if (absl::Status status = CheckConfig(config); !status.ok()) return status;
 
   Platform platform;
-  platform.clock = std::make_unique<SystemClock>();
-  platform.sockets = NewSockets();
-  platform.datagrams = NewDatagrams();
-  platform.system_dns = NewSystemDns();
-  absl::StatusOr<std::unique_ptr<Poller>> poller = NewPoller();
-  if (!poller.ok()) return poller.status();
-  platform.poller = *std::move(poller);
   TunOptions tun_options;
   tun_options.name = config.tun.name;
   tun_options.fd = config.tun.fd;
   tun_options.mtu = config.tun.mtu;
+  tun_options.ask_mtu = config.tun.ask_mtu;
   tun_options.offload = config.tun.offload;
-  absl::StatusOr<std::unique_ptr<Tun>> tun = OpenTun(std::move(tun_options));
+  absl::StatusOr<std::unique_ptr<Tun>> tun =
+      embedding.tun != nullptr ? std::move(embedding.tun)
+                               : OpenTun(std::move(tun_options));
   if (!tun.ok()) return tun.status();
   const bool plain = config.tun.offload && !(*tun)->offload();
   platform.tun = *std::move(tun);
+  platform.clock = std::make_unique<SystemClock>();
+  platform.sockets = NewSockets();
+  platform.local_sockets = NewLocalSockets();
+  platform.datagrams = NewDatagrams();
+  platform.system_dns = NewSystemDns();
+  platform.protect = std::move(embedding.protect);
+  absl::StatusOr<std::unique_ptr<Poller>> poller = NewPoller();
+  if (!poller.ok()) return poller.status();
+  platform.poller = *std::move(poller);
 
   std::random_device device;
   const Loop::Secrets secrets{RandomKey(device), RandomKey(device),

@@ -11,6 +11,7 @@
 #ifndef CORE_ENGINE_RUNTIME_H_
 #define CORE_ENGINE_RUNTIME_H_
 
+#include <functional>
 #include <future>
 #include <memory>
 #include <type_traits>
@@ -34,6 +35,16 @@ class Runtime {
   // FAILED_PRECONDITION (another engine lives, TUN busy), UNAVAILABLE (else).
   static absl::StatusOr<std::unique_ptr<Runtime>> Start(const Config& config,
                                                         Observer* observer);
+  // The same where the service is a library in the app's own process.
+  struct Embedding {
+    // In place of what config.tun names; null: that.
+    std::unique_ptr<Tun> tun;
+    // Called on the loop thread with every socket before it is connected; 0:
+    // protected. Must be quick. Null: nobody is asked.
+    std::function<int(int fd)> protect;
+  };
+  static absl::StatusOr<std::unique_ptr<Runtime>> StartEmbedded(
+      const Config& config, Observer* observer, Embedding embedding);
   // Stops.
   ~Runtime();
 

@@ -33,6 +33,9 @@ class TunReader {
   // All outlive the reader.
   TunReader(Tun* tun, PacketHandler* handler, TunStats* stats);
 
+  // Another TUN from now on; call it after kDrained.
+  void SetTun(Tun* tun) { tun_ = tun; }
+
   enum class Result : uint8_t { kDrained, kMore, kFailed };
 
   // Reads until the TUN is empty (kDrained) or a batch is full (kMore), so
@@ -54,7 +57,7 @@ class TunReader {
   void Flush();
   void Count(size_t size);
 
-  Tun* const tun_;
+  Tun* tun_;
   PacketHandler* const handler_;
   TunStats* const stats_;
   int error_ = 0;

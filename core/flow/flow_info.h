@@ -5,12 +5,15 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/string_view.h"
 #include "core/base/time.h"
 #include "core/flow/flow_key.h"
+#include "core/flow/flow_owner.h"
 
 namespace netstack {
 
@@ -61,7 +64,9 @@ constexpr absl::string_view FlowStateName(FlowState s) {
   X(kPoisoned, "POISONED", "an lwIP assertion failed on this flow")            \
   X(kHostError, "HOST_ERROR", "another error of the host's socket")            \
   X(kClosedByRequest, "CLOSED_BY_REQUEST", "FlowService.CloseFlows")           \
-  X(kStackStopped, "STACK_STOPPED", "the stack was stopped")
+  X(kStackStopped, "STACK_STOPPED", "the stack was stopped")                   \
+  X(kNetworkChanged, "NETWORK_CHANGED", "its network is no longer in use")     \
+  X(kAppBlocked, "APP_BLOCKED", "a rule of apps.rules blocks its owner")
 
 enum class CloseReason : uint8_t {
 #define NETSTACK_X(id, name, text) id,
@@ -74,7 +79,7 @@ inline constexpr std::array kCloseReasonNames = {
 #undef NETSTACK_X
 };
 inline constexpr size_t kCloseReasonCount = kCloseReasonNames.size();
-static_assert(static_cast<size_t>(CloseReason::kStackStopped) + 1 ==
+static_assert(static_cast<size_t>(CloseReason::kAppBlocked) + 1 ==
               kCloseReasonCount);
 constexpr absl::string_view CloseReasonName(CloseReason r) {
   return kCloseReasonNames[static_cast<size_t>(r)];
@@ -109,6 +114,7 @@ struct FlowInfo {
   // The name whose DNS answer led to the remote address: lower case, without
   // the dot at its end. Empty: none is known.
   std::string name;
+  FlowOwner owner;  // unset while unknown
 };
 
 // All set fields must match; an empty filter matches every flow.
@@ -125,6 +131,10 @@ struct FlowFilter {
   // Flows whose name is this one or ends with "." and this; lower case. Empty:
   // any.
   std::string name_suffix;
+  std::optional<uint32_t> uid;
+  std::string package;  // or a process' name; empty: any
+  // Only these; in place of uid and package for those who know no owners.
+  std::shared_ptr<const absl::flat_hash_set<uint64_t>> ids;
 
   bool Matches(const FlowInfo& f) const;
 };

@@ -117,6 +117,14 @@ struct DialStats {
   uint64_t protect_failed = 0;
   uint64_t no_descriptor = 0;  // EMFILE or ENFILE
   uint64_t other_errors = 0;
+  // The app that protects our sockets, and the pool of protected ones.
+  uint64_t protect_asked = 0;
+  uint64_t protect_refused = 0;
+  uint64_t protect_unanswered = 0;
+  uint64_t pool_hits = 0;
+  uint64_t pool_misses = 0;
+  uint32_t pool_ready = 0;  // gauge
+  uint32_t protecting = 0;  // gauge
 };
 
 struct MemoryStats {

@@ -139,7 +139,7 @@ void IcmpForwarder::OnEcho(const Packet& packet, const IcmpMessage& echo,
   if (packet.destination == parts_.icmp->gateway().Of(packet.is_v4)) {
     return AnswerSelf(packet, echo);
   }
-  Mapping* m = FindOrOpen(packet, echo.id, now);
+  Mapping* m = FindOrOpen(packet, echo, now);
   if (m == nullptr) return;
   Peer* peer = FindPeer(m, packet.destination);
   if (peer == nullptr && memory_short_) {
@@ -148,6 +148,12 @@ void IcmpForwarder::OnEcho(const Packet& packet, const IcmpMessage& echo,
     return;
   }
   if (peer == nullptr) peer = AddPeer(m, packet.destination, now);
+  if (peer == nullptr) {
+    Drop(DropReason::kAppBlocked);
+    (void)parts_.icmp->Answer(IcmpError::kProhibited, packet, now);
+    // Kept until it is idle: the next echo then costs no socket.
+    return;
+  }
   ++peer->outbound_packets;
   peer->last_active = now;
   Touch(m, now);
@@ -172,10 +178,36 @@ void IcmpForwarder::AnswerSelf(const Packet& packet, const IcmpMessage& echo) {
 }
 
 IcmpForwarder::Mapping* IcmpForwarder::FindOrOpen(const Packet& packet,
-                                                  uint16_t id, Instant now) {
-  const auto found = table_.find(Key{packet.source, id});
+                                                  const IcmpMessage& echo,
+                                                  Instant now) {
+  const auto found = table_.find(Key{packet.source, echo.id});
   if (found != table_.end()) return slab_.At(found->second);
-  return Open(packet, id, now);
+  if (IsLoop(packet, echo)) {
+    Drop(DropReason::kLoop);
+    parts_.listener->OnPressure(Pressure::kLoop);
+    return nullptr;
+  }
+  return Open(packet, echo.id, now);
+}
+
+// An echo of ours comes in at once after it was sent, so that those who sent
+// last are looked at; its id is that of their socket.
+bool IcmpForwarder::IsLoop(const Packet& packet,
+                           const IcmpMessage& echo) const {
+  constexpr int kLookAt = 8;
+  for (const Queue& queue : queues_) {
+    const Mapping* m = queue.newest;
+    for (int i = 0; i < kLookAt && m != nullptr; ++i, m = m->older) {
+      if (m->next_sent == 0) continue;
+      const Sent& last = m->sent[(m->next_sent - 1) % m->sent.size()];
+      if (last.to == packet.destination && last.seq == echo.seq &&
+          last.total == packet.bytes.size() &&
+          parts_.dialer->sockets()->LocalEndpoint(m->fd).port == echo.id) {
+        return true;
+      }
+    }
+  }
+  return false;
 }
 
 // Null when the echo was refused.
@@ -248,6 +280,8 @@ void IcmpForwarder::RefuseOpen(DialOutcome outcome, const Packet& packet,
     case DialOutcome::kProtectFailed:
       parts_.listener->OnPressure(Pressure::kProtect);
       break;
+    case DialOutcome::kNotReady:  // in a moment there is one
+      return Drop(DropReason::kNotProtectedYet);
     case DialOutcome::kNetUnreachable:  // the host lacks the family
       error = IcmpError::kNetUnreachable;
       break;
@@ -291,6 +325,13 @@ IcmpForwarder::Peer* IcmpForwarder::AddPeer(Mapping* m, const IpAddress& ip,
   }
   Peer peer;
   peer.id = NextFlowId();
+  const FlowKey key{{m->app, m->id},
+                    {ip, 0},
+                    ip.IsV4() ? Protocol::kIcmp : Protocol::kIcmpV6};
+  const PollToken token{PollToken::Kind::kEcho, m->generation, m->index};
+  if (parts_.listener->OnOpen(peer.id, key, token) == AppDecision::kBlock) {
+    return nullptr;
+  }
   peer.ip = ip;
   peer.opened = peer.last_active = now;
   m->peers.push_back(peer);

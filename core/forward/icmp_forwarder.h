@@ -152,11 +152,14 @@ class IcmpForwarder final : public FlowSource {
 
   // Outbound.
   void AnswerSelf(const Packet& packet, const IcmpMessage& echo);
-  Mapping* FindOrOpen(const Packet& packet, uint16_t id, Instant now);
+  Mapping* FindOrOpen(const Packet& packet, const IcmpMessage& echo,
+                      Instant now);
   Mapping* Open(const Packet& packet, uint16_t id, Instant now);
+  bool IsLoop(const Packet& packet, const IcmpMessage& echo) const;
   void RefuseOpen(DialOutcome outcome, const Packet& packet, Instant now);
   bool MakeRoom(Instant now);
   Peer* FindPeer(Mapping* m, const IpAddress& ip) const;
+  // Null: a rule blocks it.
   Peer* AddPeer(Mapping* m, const IpAddress& ip, Instant now);
   void Send(Mapping* m, const Packet& packet, const IcmpMessage& echo,
             Instant now);

@@ -75,6 +75,7 @@ struct TcpFlow {
   bool in_ready : 1 = false;
   bool in_blocked : 1 = false;
   bool in_starved : 1 = false;
+  bool waits_owner : 1 = false;  // not dialed before its owner is known
   bool tx_limited : 1 = false;    // reading stopped at tx_limit
 };
 

@@ -203,6 +203,14 @@ void TcpForwarder::OnUnknown(const Packet& packet, const TcpSegment& segment,
 void TcpForwarder::Open(const Packet& packet, const TcpSegment& segment,
                         const FlowKey& key, Instant now) {
   if (shutting_down_) return Drop(DropReason::kShuttingDown);
+  if (parts_.dialer->IsOwnDial(key.app, key.remote) ||
+      (parts_.dns_dialer != nullptr &&
+       parts_.dns_dialer->IsOwnDial(key.app, key.remote))) {
+    // Before the gate: its memory of refusals would hide what goes on.
+    Drop(DropReason::kLoop);
+    parts_.listener->OnPressure(Pressure::kLoop);
+    return AnswerReset(key, segment);
+  }
   const bool local = parts_.local != nullptr && parts_.local->Takes(key);
   FlowAdvice advice;
   if (!local && parts_.advisor != nullptr) {
@@ -235,9 +243,39 @@ void TcpForwarder::Open(const Packet& packet, const TcpSegment& segment,
   flow->has_slot = !local;
   table_.insert(flow->index);
   ++stats_.opened;
+  if (local) {
+    Tell(FlowChange::kOpened, *flow, now);
+    return ConnectLocally(flow, now);
+  }
+  const AppDecision decision =
+      parts_.listener->OnOpen(flow->id, key, TokenOf(*flow));
   Tell(FlowChange::kOpened, *flow, now);
-  if (local) return ConnectLocally(flow, now);
-  StartDial(flow, now);
+  switch (decision) {
+    case AppDecision::kAllow:
+      return StartDial(flow, now);
+    case AppDecision::kBlock:
+      return Block(flow, now);
+    case AppDecision::kWait:
+      flow->waits_owner = true;
+      return Rearm(flow);
+  }
+}
+
+void TcpForwarder::OnDecided(PollToken token, bool block, Instant now) {
+  TcpFlow* flow = slab_.Find(token.index, token.generation);
+  if (flow == nullptr || !flow->waits_owner ||
+      flow->state != FlowState::kDialing) {
+    return;
+  }
+  flow->waits_owner = false;
+  block ? Block(flow, now) : StartDial(flow, now);
+}
+
+// A rule refuses the app.
+void TcpForwarder::Block(TcpFlow* flow, Instant now) {
+  Drop(DropReason::kAppBlocked);
+  AnswerFailedDial(flow, DialOutcome::kRefused, now);
+  End(flow, CloseReason::kAppBlocked, now);
 }
 
 // Takes a place for a new flow, or says why there is none. Flows that end
@@ -261,12 +299,12 @@ bool TcpForwarder::Admits(const TcpSegment& segment, const FlowKey& key,
 }
 
 void TcpForwarder::StartDial(TcpFlow* flow, Instant now) {
+  const PollToken token = TokenOf(*flow);
   const Dial dial = parts_.dialer->DialTcp(
-      flow->key.remote, HostTtl(*flow->syn, flow->key.remote.ip.IsV4()));
+      flow->key.remote, HostTtl(*flow->syn, flow->key.remote.ip.IsV4()),
+      token);
   flow->fd = dial.fd;
   if (dial.fd >= 0) {
-    const PollToken token{PollToken::Kind::kTcpFlow, flow->generation,
-                          flow->index};
     if (parts_.poller->Add(dial.fd, token, Poller::Trigger::kEdgeReadWrite) !=
         0) {
       return Dialed(flow, DialOutcome::kNoDescriptor, now);
@@ -602,10 +640,13 @@ void TcpForwarder::OnSocket(const PollEvent& event, Instant now) {
   }
   if (flow->state == FlowState::kDialing) {
     if (!event.writable && !event.error) return;
+    const DialOutcome outcome = parts_.dialer->FinishDial(
+        flow->fd, flow->key.remote.ip.IsV4());
+    // The socket is not connected yet, and says so as an error.
+    if (outcome == DialOutcome::kInProgress) return;
     if (event.readable) flow->readable = true;
     if (event.read_closed) flow->read_closed = true;
-    return Dialed(flow, parts_.dialer->FinishDial(
-                                flow->fd, flow->key.remote.ip.IsV4()), now);
+    return Dialed(flow, outcome, now);
   }
   if (event.readable || event.read_closed || event.error) {
     flow->readable = true;
@@ -897,6 +938,13 @@ void TcpForwarder::OnTunWritable(Instant now) {
 }
 
 void TcpForwarder::OnTurn(Instant now) {
+  for (const PollToken token : std::exchange(redial_, {})) {
+    TcpFlow* flow = slab_.Find(token.index, token.generation);
+    if (flow != nullptr && flow->fd < 0 && !flow->waits_owner &&
+        flow->state == FlowState::kDialing) {
+      StartDial(flow, now);
+    }
+  }
   wheel_.Advance(now, [this, now](TimerNode* node) {
     // The node is a member of its flow.
     auto* flow = reinterpret_cast<TcpFlow*>(reinterpret_cast<std::byte*>(node) -
@@ -961,6 +1009,13 @@ void TcpForwarder::OnTimer(TcpFlow* flow, Instant now) {
 }
 
 Instant TcpForwarder::StateDeadline(const TcpFlow& flow) const {
+  const auto later = [this](Instant at) {
+    if (options_.idle_slack == Duration::zero()) return at;
+    const Duration since = at.time_since_epoch();
+    const auto slots =
+        (since + options_.idle_slack - Duration(1)) / options_.idle_slack;
+    return Instant(options_.idle_slack * slots);
+  };
   switch (flow.state) {
     case FlowState::kDialing:
       return flow.opened + options_.dial_timeout;
@@ -968,13 +1023,13 @@ Instant TcpForwarder::StateDeadline(const TcpFlow& flow) const {
       // lwIP's own timeout ends it sooner, if it has the SYN.
       return flow.opened + 2 * options_.dial_timeout;
     case FlowState::kOpen:
-      return flow.last_active + options_.established_idle;
+      return later(flow.last_active + options_.established_idle);
     case FlowState::kTimeWait:
-      return flow.last_active + (flow.up_head == nullptr
-                                     ? options_.time_wait
-                                     : options_.transitory_idle);
+      return later(flow.last_active + (flow.up_head == nullptr
+                                           ? options_.time_wait
+                                           : options_.transitory_idle));
     default:
-      return flow.last_active + options_.transitory_idle;
+      return later(flow.last_active + options_.transitory_idle);
   }
 }
 
@@ -986,6 +1041,35 @@ void TcpForwarder::Rearm(TcpFlow* flow) {
   if (at >= flow->timer_at) return;
   flow->timer_at = at;
   wheel_.Arm(&flow->timer, at);
+}
+
+TcpForwarder::Moved TcpForwarder::OnNetworkChanged(
+    const std::function<bool(const Endpoint& local, const Endpoint& remote)>&
+        moved,
+    Instant now) {
+  Moved result;
+  slab_.ForEach([&](TcpFlow* flow) {
+    if (flow->fd < 0 || flow->local || flow->state == FlowState::kClosed) {
+      return;
+    }
+    if (flow->state == FlowState::kDialing) {
+      // Its SYN may have gone nowhere; the app need not know. Dialed again at
+      // the end of the turn, when no event of the old socket can come.
+      parts_.dialer->Close(std::exchange(flow->fd, -1), false);
+      redial_.push_back(TokenOf(*flow));
+      ++result.kept;
+      return;
+    }
+    const Endpoint local = parts_.dialer->sockets()->LocalEndpoint(flow->fd);
+    if (!moved(local, flow->key.remote)) {
+      ++result.kept;
+      return;
+    }
+    End(flow, CloseReason::kNetworkChanged, now);
+    ++result.reset;
+  });
+  Sweep();
+  return result;
 }
 
 void TcpForwarder::Shutdown(Instant now) {

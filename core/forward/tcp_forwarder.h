@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -46,6 +47,9 @@ class TcpForwarder final : public FlowSource {
     uint32_t buffer_floor = 64 * 1024;
     uint32_t buffer_max = 1024 * 1024;
     SynGate::Options gate;
+    // Idle flows are forgotten up to this much later, many at once, so that
+    // a sleeping device wakes seldom. Zero: in time.
+    Duration idle_slack{};
   };
   // Cleanly closed flows remembered at once; beyond, the oldest goes.
   static constexpr size_t kMaxTimeWait = 4096;
@@ -56,6 +60,7 @@ class TcpForwarder final : public FlowSource {
     BufferPool* pool = nullptr;
     FlowSlots* slots = nullptr;  // flows in TIME_WAIT hold none
     Dialer* dialer = nullptr;
+    const Dialer* dns_dialer = nullptr;  // may be null; its own is no app's
     Datagrams* datagrams = nullptr;  // for what a failed dial's socket tells
     Poller* poller = nullptr;
     TunWriter* writer = nullptr;
@@ -80,6 +85,18 @@ class TcpForwarder final : public FlowSource {
   void OnSegment(const Packet& packet, const TcpSegment& segment, Instant now);
   // The poller's word about a flow's socket.
   void OnSocket(const PollEvent& event, Instant now);
+  // A flow that ForwardListener::OnOpen() made wait may go, or may not.
+  void OnDecided(PollToken token, bool block, Instant now);
+  // The host is on another network. Flows for which `moved` holds are reset on
+  // both sides; those whose dial is under way are dialed again.
+  struct Moved {
+    uint64_t reset = 0;
+    uint64_t kept = 0;
+  };
+  Moved OnNetworkChanged(
+      const std::function<bool(const Endpoint& local, const Endpoint& remote)>&
+          moved,
+      Instant now);
   // The TUN takes packets again.
   void OnTunWritable(Instant now);
   // Fires what is due, continues flows that had more to do, sweeps closed
@@ -139,6 +156,7 @@ class TcpForwarder final : public FlowSource {
   void ConnectLocally(TcpFlow* flow, Instant now);
   SynGate& GateOf(bool local) { return local ? local_gate_ : gate_; }
   bool KeepSyn(TcpFlow* flow, const Packet& packet, const TcpSegment& segment);
+  void Block(TcpFlow* flow, Instant now);
   void Dialed(TcpFlow* flow, DialOutcome outcome, Instant now);
   void StartHandshake(TcpFlow* flow, Instant now);
   bool SendUp(TcpFlow* flow, Instant now);
@@ -175,6 +193,9 @@ class TcpForwarder final : public FlowSource {
   FlowInfo Info(const TcpFlow& flow, Instant now) const;
   void FillHostFacts(const TcpFlow& flow, FlowInfo& info) const;
   void Tell(FlowChange change, const TcpFlow& flow, Instant now);
+  static PollToken TokenOf(const TcpFlow& flow) {
+    return {PollToken::Kind::kTcpFlow, flow.generation, flow.index};
+  }
   void Drop(DropReason reason) { parts_.drops->Count(reason); }
 
   const Parts parts_;
@@ -199,6 +220,7 @@ class TcpForwarder final : public FlowSource {
   std::vector<TcpFlow*> working_;  // ready_ of the turn at hand
   std::vector<TcpFlow*> blocked_;  // wait for the TUN
   std::vector<TcpFlow*> starved_;  // wait for memory, or its budget
+  std::vector<PollToken> redial_;  // their network is gone
   std::vector<TcpFlow*> ended_;    // to be freed at the end of the turn
   std::deque<PollToken> time_wait_;  // oldest first; may be stale
   std::vector<Bytes> up_parts_;

@@ -58,8 +58,24 @@ ChecksumAccumulator TcpPseudoHeader(const FlowKey& key, size_t length) {
 }  // namespace
 
 TunWriter::TunWriter(Tun* tun, TunStats* stats, DropCounters* drops)
-    : tun_(tun), stats_(stats), drops_(drops) {
+    : tun_(tun), mtu_(tun->mtu()), stats_(stats), drops_(drops) {
   parts_.reserve(64);
+}
+
+void TunWriter::SetTun(Tun* tun) {
+  tun_ = tun;
+  mtu_ = tun->mtu();
+}
+
+// Payload bytes of one packet: the app's MSS, or less where the TUN has become
+// smaller since the handshake.
+uint16_t TunWriter::PacketPayload(const InboundSegment& segment) const {
+  const size_t headers =
+      (segment.key->app.ip.IsV4() ? kIpV4HeaderSize : kIpV6HeaderSize) +
+      segment.header.size();
+  const size_t room = mtu_ > headers ? mtu_ - headers : 1;
+  return static_cast<uint16_t>(
+      std::clamp<size_t>(segment.mss, 1, std::min<size_t>(room, 65535)));
 }
 
 bool TunWriter::SendSegment(const InboundSegment& segment) {
@@ -92,7 +108,8 @@ bool TunWriter::WriteWhole(const InboundSegment& segment) {
   how.checksum_offset = kChecksumOffset;
   how.headers = static_cast<uint16_t>(ip_size + segment.header.size());
   how.v4 = segment.key->app.ip.IsV4();
-  if (segment.payload_size > segment.mss) how.segment_size = segment.mss;
+  const uint16_t most = PacketPayload(segment);
+  if (segment.payload_size > most) how.segment_size = most;
 
   parts_.clear();
   parts_.emplace_back(header_.data(), how.headers);
@@ -104,7 +121,7 @@ bool TunWriter::WriteCut(const InboundSegment& segment) {
   Cursor cursor(segment.payload);
   const uint32_t seq = Load32(segment.header.data() + 4);
   const uint8_t flags = Load8(segment.header.data() + kFlagsOffset);
-  const size_t step = std::max<size_t>(segment.mss, 1);
+  const size_t step = PacketPayload(segment);
   size_t done = 0;
   do {
     const size_t n = std::min(segment.payload_size - done, step);

@@ -38,6 +38,10 @@ class TunWriter final : public SegmentSink {
   // All outlive the writer.
   TunWriter(Tun* tun, TunStats* stats, DropCounters* drops);
 
+  // Another TUN from now on, which outlives the writer's use of it. Segments
+  // that the apps' handshakes made for a larger MTU are cut to the new one.
+  void SetTun(Tun* tun);
+
   bool SendSegment(const InboundSegment& segment) override;
 
   // A whole IP packet of ours (RST, ICMP), checksums included. Dropped and
@@ -64,13 +68,15 @@ class TunWriter final : public SegmentSink {
   // More pieces than this are gathered by copying first.
   static constexpr size_t kMaxParts = 60;
 
+  uint16_t PacketPayload(const InboundSegment& segment) const;
   bool WriteWhole(const InboundSegment& segment);
   bool WriteCut(const InboundSegment& segment);
   bool WriteUdp(const InboundDatagram& datagram, uint16_t segment_size);
   // False: the TUN is full. Any other failure drops.
   bool Write(std::span<const Bytes> parts, const TunWrite& how, size_t size);
 
-  Tun* const tun_;
+  Tun* tun_;
+  uint32_t mtu_ = 0;  // its
   TunStats* const stats_;
   DropCounters* const drops_;
   bool blocked_ = false;

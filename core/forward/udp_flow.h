@@ -30,8 +30,10 @@ struct UdpPeer {
   uint32_t active = 0;
   uint32_t next = kNone;  // of the mapping's further peers
   uint16_t port = 0;
-  bool app_sent = false;  // the app has sent to it
-  bool replied = false;   // and it has answered
+  bool app_sent : 1 = false;  // the app has sent to it
+  bool replied : 1 = false;   // and it has answered
+  bool waits_owner : 1 = false;  // ForwardListener::OnOpen() said kWait
+  bool blocked : 1 = false;      // or kBlock, and it is about to end
 
   Endpoint remote() const { return {ip, port}; }
 };

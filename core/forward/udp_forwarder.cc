@@ -38,6 +38,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
+#include <iterator>
 #include <numeric>
 #include <optional>
 #include <utility>
@@ -196,6 +197,14 @@ void UdpForwarder::OnDatagram(const Packet& packet, const UdpDatagram& udp,
   UdpMapping* mapping = FindMapping(app, interface);
   UdpPeer* peer = mapping == nullptr ? nullptr : FindPeer(mapping, remote);
   if (peer == nullptr) {
+    if (WasBlocked(app, now)) {
+      return Refuse(DropReason::kAppBlocked, IcmpError::kProhibited, packet,
+                    now);
+    }
+    if (IsLoop(app, remote)) {
+      parts_.listener->OnPressure(Pressure::kLoop);
+      return Refuse(DropReason::kLoop, IcmpError::kProhibited, packet, now);
+    }
     FlowAdvice advice;
     if (parts_.advisor != nullptr) {
       advice = parts_.advisor->Advise({app, remote, Protocol::kUdp}, now);
@@ -220,6 +229,9 @@ void UdpForwarder::OnDatagram(const Packet& packet, const UdpDatagram& udp,
       return EndIfEmpty(mapping);
     }
     peer->name = std::move(advice.name);
+    if (Stops(mapping, peer, packet, segment, now)) return;
+  } else if (Stops(mapping, peer, packet, segment, now)) {
+    return;
   } else if (IsOurs(remote.ip)) {
     busy_ = mapping;
     const bool inside = Hairpin(mapping, packet, udp, segment, now);
@@ -242,6 +254,86 @@ void UdpForwarder::OnDatagram(const Packet& packet, const UdpDatagram& udp,
   datagram.ttl = Decremented(packet.ttl);
   datagram.dont_fragment = packet.dont_fragment;
   Keep(datagram, now);
+}
+
+// A new flow from an app whose endpoint is one of our own sockets': what we
+// sent came in again. Ours alone would not do, since another host's app may
+// have the same port; so the routing table is asked where we would send from.
+bool UdpForwarder::IsLoop(const Endpoint& app, const Endpoint& remote) {
+  const auto it = by_port_.find(LocalKey{app.ip.IsV4(), app.port});
+  if (it == by_port_.end() || slab_.At(*it)->app() == app) return false;
+  int probe = -1;
+  const auto source = parts_.dialer->SourceTowards(remote, &probe);
+  if (probe >= 0) parts_.dialer->Close(probe, false);
+  return source == app.ip;
+}
+
+// True: the datagram does not go now, or not at all. A flow that is blocked
+// ends, and with it maybe its mapping.
+bool UdpForwarder::Stops(UdpMapping* mapping, UdpPeer* peer,
+                         const Packet& packet, uint16_t segment, Instant now) {
+  if (peer->blocked) {
+    Blocked& recent = blocked_[mapping->app_port % blocked_.size()];
+    recent = {mapping->app(), now + kBlockFor};
+    blocked_until_ = recent.until;
+    Refuse(DropReason::kAppBlocked, IcmpError::kProhibited, packet, now);
+    EndPeersIf(mapping, CloseReason::kAppBlocked, now,
+               [](const UdpPeer& p) { return p.blocked; });
+    EndIfEmpty(mapping);
+    return true;
+  }
+  if (!peer->waits_owner) return false;
+  const size_t size = packet.bytes.size();
+  if (owner_held_.size() >= kMaxHeld ||
+      owner_held_bytes_ + size > kMaxHeldBytes) {
+    Drop(DropReason::kOwnerAwaited);
+    return true;
+  }
+  owner_held_bytes_ += size;
+  owner_held_.push_back(
+      {peer->id, segment, {packet.bytes.begin(), packet.bytes.end()}});
+  return true;
+}
+
+bool UdpForwarder::WasBlocked(const Endpoint& app, Instant now) const {
+  if (now >= blocked_until_) return false;
+  const Blocked& recent = blocked_[app.port % blocked_.size()];
+  return recent.app == app && now < recent.until;
+}
+
+void UdpForwarder::OnDecided(PollToken token, uint64_t flow_id, bool block,
+                             Instant now) {
+  Flush(now);  // refers to peers
+  UdpMapping* mapping = slab_.Find(token.index, token.generation);
+  if (mapping != nullptr) {
+    ForEachPeer(*mapping, [&](const UdpPeer& p) {
+      if (p.id != flow_id) return;
+      auto& peer = const_cast<UdpPeer&>(p);
+      peer.waits_owner = false;
+      peer.blocked = block;
+    });
+  }
+  // Out of the list first: what goes now may open other flows.
+  std::vector<Held> mine;
+  const auto rest = std::stable_partition(
+      owner_held_.begin(), owner_held_.end(),
+      [&](const Held& held) { return held.flow_id != flow_id; });
+  std::move(rest, owner_held_.end(), std::back_inserter(mine));
+  owner_held_.erase(rest, owner_held_.end());
+  for (Held& held : mine) {
+    owner_held_bytes_ -= held.packet.size();
+    // It was read and checked when it came.
+    const OrDrop<Packet> packet = ParsePacket(held.packet);
+    if (!packet) continue;
+    const OrDrop<UdpDatagram> udp = ParseUdp(*packet, ChecksumTrust::kTrusted);
+    if (udp) OnDatagram(*packet, *udp, held.segment, now);
+  }
+  Flush(now);
+  mapping = slab_.Find(token.index, token.generation);
+  if (!block || mapping == nullptr) return;
+  EndPeersIf(mapping, CloseReason::kAppBlocked, now,
+             [](const UdpPeer& p) { return p.blocked; });
+  EndIfEmpty(mapping);
 }
 
 // 1 + the number of the rule with the longest prefix, or 0.
@@ -301,6 +393,10 @@ UdpMapping* UdpForwarder::Open(const Packet& packet, const Endpoint& app,
         return refuse(DropReason::kUdpHostError, IcmpError::kNetUnreachable);
       case DialOutcome::kProhibited:
         return refuse(DropReason::kUdpHostError, IcmpError::kProhibited);
+      case DialOutcome::kNotReady:
+        // In a moment there is one; an error would be believed for longer.
+        Drop(DropReason::kNotProtectedYet);
+        return nullptr;
       default:
         return refuse(DropReason::kUdpHostError, IcmpError::kNetUnreachable);
     }
@@ -418,6 +514,12 @@ UdpPeer* UdpForwarder::AddPeer(UdpMapping* mapping, const Endpoint& remote,
   ++strangers_;
   if (app_sent) AppSent(mapping, peer);
   ++stats_.opened;
+  const AppDecision decision = parts_.listener->OnOpen(
+      peer->id, {mapping->app(), remote, Protocol::kUdp},
+      {PollToken::Kind::kUdp, mapping->generation, mapping->index});
+  peer->blocked = decision == AppDecision::kBlock;
+  // A stranger's comes through a mapping of an app that may have it.
+  peer->waits_owner = decision == AppDecision::kWait && app_sent;
   Rearm(mapping, now + IdleOf(*peer));
   Tell(FlowChange::kOpened, *mapping, *peer, now);
   return peer;
@@ -689,6 +791,9 @@ bool UdpForwarder::Hairpin(UdpMapping* mapping, const Packet& packet,
   }
   UdpPeer* here = FindPeer(mapping, remote);
   if (here == nullptr) here = AddPeer(mapping, remote, true, now);
+  if (here != nullptr && Stops(mapping, here, packet, segment, now)) {
+    return true;
+  }
   // That may have made room, and a target without peers would be gone: so it
   // is looked for again.
   const auto still = by_port_.find(LocalKey{packet.is_v4,
@@ -805,6 +910,12 @@ bool UdpForwarder::Deliver(UdpMapping* mapping, size_t begin, size_t end,
     if (peer == nullptr) peer = AddPeer(mapping, in.from, false, now);
     if (peer == nullptr) {
       Drop(no_peer_);
+      continue;
+    }
+    if (peer->blocked) {
+      Drop(DropReason::kAppBlocked);
+      EndPeersIf(mapping, CloseReason::kAppBlocked, now,
+                 [](const UdpPeer& p) { return p.blocked; });
       continue;
     }
     InboundDatagram datagram;
@@ -1108,8 +1219,62 @@ void UdpForwarder::Rearm(UdpMapping* mapping, Instant at) {
   wheel_.Arm(&mapping->timer, at);
 }
 
+UdpForwarder::Moved UdpForwarder::OnNetworkChanged(bool new_sockets,
+                                                   Instant now) {
+  Flush(now);
+  Moved moved;
+  // No address of before is ours any more.
+  ours_.fill(IpAddress());
+  slab_.ForEach([&](UdpMapping* mapping) {
+    // Those that a rule binds to an interface stay there.
+    if (!new_sockets || mapping->interface != 0 || Rehome(mapping)) {
+      moved.kept += mapping->peers;
+      return;
+    }
+    moved.ended += EndPeersIf(mapping, CloseReason::kNetworkChanged, now,
+                              [](const UdpPeer&) { return true; });
+    EndIfEmpty(mapping);
+  });
+  return moved;
+}
+
+// Another socket for the mapping, protected as things are now. False: there is
+// none, and the mapping cannot go on.
+bool UdpForwarder::Rehome(UdpMapping* mapping) {
+  const Dial dial = parts_.dialer->Open(SocketKind::kUdp, mapping->v4(), "");
+  if (dial.outcome != DialOutcome::kConnected) return false;
+  // The old one makes way for its port.
+  const auto place =
+      by_port_.find(LocalKey{mapping->v4(), mapping->local_port});
+  if (place != by_port_.end() && *place == mapping->index) {
+    by_port_.erase(place);
+  }
+  const Endpoint local{mapping->v4() ? IpAddress::V4(0, 0, 0, 0) : IpAddress(),
+                       mapping->local_port};
+  parts_.dialer->Close(std::exchange(mapping->fd, dial.fd), false);
+  mapping->dont_fragment = mapping->fragment_known = false;
+  mapping->no_batches = false;
+  const PollToken token{PollToken::Kind::kUdp, mapping->generation,
+                        mapping->index};
+  const bool ready =
+      parts_.datagrams->Prepare(dial.fd, SocketKind::kUdp, mapping->v4()) ==
+          0 &&
+      (parts_.datagrams->Bind(dial.fd, local) == 0 || Bind(mapping) == 0) &&
+      parts_.poller->Add(dial.fd, token, Poller::Trigger::kEdgeRead) == 0;
+  if (!ready) return false;
+  if (options_.socket_buffer != 0) {
+    parts_.datagrams->SetBuffers(dial.fd, options_.socket_buffer,
+                                 options_.socket_buffer);
+  }
+  if (mapping->group) (void)parts_.datagrams->AllowBroadcast(dial.fd);
+  by_port_.insert(mapping->index);
+  return true;
+}
+
 void UdpForwarder::Shutdown(Instant now) {
   shutting_down_ = true;
+  owner_held_.clear();
+  owner_held_bytes_ = 0;
   Flush(now);
   slab_.ForEach([&](UdpMapping* mapping) {
     EndPeersIf(mapping, CloseReason::kStackStopped, now,

@@ -86,6 +86,11 @@ class UdpForwarder final : public FlowSource {
   // Without an answer for this long, a flow makes room for a new one when a
   // limit is reached.
   static constexpr Duration kEvictAfter = std::chrono::seconds(5);
+  // Datagrams that wait until their flows' owners are known.
+  static constexpr size_t kMaxHeld = 64;
+  static constexpr size_t kMaxHeldBytes = 64 * 1024;
+  // How long an endpoint stays blocked without its owner being looked up.
+  static constexpr Duration kBlockFor = std::chrono::seconds(1);
 
   // What it works with; all outlive the forwarder.
   struct Parts {
@@ -121,6 +126,16 @@ class UdpForwarder final : public FlowSource {
   void Flush(Instant now);
   // The poller's word about a mapping's socket.
   void OnSocket(const PollEvent& event, Instant now);
+  // A flow that ForwardListener::OnOpen() made wait may go, or may not.
+  void OnDecided(PollToken token, uint64_t flow_id, bool block, Instant now);
+  // The host is on another network. Datagrams find their way by themselves,
+  // unless sockets are bound to what was: `new_sockets` gives every mapping
+  // another one, with its port where that is free. Its flows stay.
+  struct Moved {
+    uint64_t ended = 0;  // flows, for want of a socket
+    uint64_t kept = 0;
+  };
+  Moved OnNetworkChanged(bool new_sockets, Instant now);
   // The TUN takes packets again, and the writer knows.
   void OnTunWritable(Instant now);
   // Fires what is due, continues mappings that had more to read. Once per
@@ -242,6 +257,11 @@ class UdpForwarder final : public FlowSource {
   UdpMapping* FindMapping(const Endpoint& app, uint8_t interface);
   UdpMapping* Open(const Packet& packet, const Endpoint& app,
                    uint8_t interface, Instant now);
+  bool IsLoop(const Endpoint& app, const Endpoint& remote);
+  bool Stops(UdpMapping* mapping, UdpPeer* peer, const Packet& packet,
+             uint16_t segment, Instant now);
+  bool WasBlocked(const Endpoint& app, Instant now) const;
+  bool Rehome(UdpMapping* mapping);
   int Bind(UdpMapping* mapping);
   void Refuse(DropReason reason, IcmpError error, const Packet& packet,
               Instant now);
@@ -346,6 +366,21 @@ class UdpForwarder final : public FlowSource {
   std::vector<PollToken> ready_;    // mappings that have more to read
   std::vector<PollToken> waiting_;  // and that wait for the TUN
   std::vector<PollToken> working_;
+  // Whole packets whose flows' owners are awaited, oldest first.
+  struct Held {
+    uint64_t flow_id = 0;
+    uint16_t segment = 0;
+    std::vector<std::byte> packet;
+  };
+  std::vector<Held> owner_held_;
+  size_t owner_held_bytes_ = 0;
+  // Endpoints of apps that a rule blocked just now, by port.
+  struct Blocked {
+    Endpoint app;
+    Instant until{};
+  };
+  std::array<Blocked, 64> blocked_;
+  Instant blocked_until_{};  // the latest
   // Addresses of our host, as inbound datagrams told them.
   std::array<IpAddress, 8> ours_;
   size_t ours_next_ = 0;

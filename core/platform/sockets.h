@@ -54,6 +54,9 @@ class Sockets {
   virtual int KeepErrors(int fd, bool v4, bool on) = 0;
   // 0 when connected at once, -EINPROGRESS, or another -errno.
   virtual int Connect(int fd, const Endpoint& to) = 0;
+  // Makes a datagram socket forget its remote and the local address that
+  // connect() gave it. 0 or -errno.
+  virtual int Disconnect(int fd) = 0;
   // SO_ERROR: 0 or -errno; clears it.
   virtual int TakeError(int fd) = 0;
 

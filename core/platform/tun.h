@@ -73,6 +73,8 @@ struct TunOptions {
   std::string name{};  // used when fd < 0: created, or attached to
   int fd = -1;       // owned from the call on, whatever comes of it
   uint32_t mtu = 1500;
+  // A given device is asked for its own MTU; else `mtu` is what it has.
+  bool ask_mtu = true;
   bool offload = true;  // asked for; Tun::offload() says what was had
 };
 
@@ -87,6 +89,10 @@ struct TunOptions {
 // name is taken by another program or another kind of device),
 // INVALID_ARGUMENT (no TUN descriptor), UNAVAILABLE.
 absl::StatusOr<std::unique_ptr<Tun>> OpenTun(TunOptions options);
+
+// Whether OpenTun() would take this descriptor, as far as can be said without
+// changing anything: INVALID_ARGUMENT for files, sockets, TAPs and the like.
+absl::Status CheckTunDescriptor(int fd);
 
 }  // namespace netstack
 

@@ -72,7 +72,9 @@ TEST(ParseFilterTest, FillsEveryField) {
                                    .remote = "192.0.2.1:443",
                                    .remote_port = "",
                                    .active_within = "30s",
-                                   .name = "example.com"});
+                                   .name = "example.com",
+                                   .uid = "10042",
+                                   .package = "org.example"});
   ASSERT_TRUE(filter.ok()) << filter.status();
   EXPECT_EQ(filter->id(), 7u);
   EXPECT_EQ(filter->protocol(), netstack::v1::PROTOCOL_TCP);
@@ -83,6 +85,20 @@ TEST(ParseFilterTest, FillsEveryField) {
   EXPECT_EQ(filter->remote_port(), 443u);
   EXPECT_EQ(filter->active_within().seconds(), 30);
   EXPECT_EQ(filter->name_suffix(), "example.com");
+  EXPECT_EQ(filter->uid(), 10042u);
+  EXPECT_EQ(filter->package(), "org.example");
+}
+
+TEST(OwnerTextTest, SaysTheMostTelling) {
+  netstack::v1::FlowOwner owner;
+  EXPECT_EQ(OwnerText(owner), "");
+  owner.set_uid(0);
+  EXPECT_EQ(OwnerText(owner), "uid 0");
+  owner.set_pid(7);
+  owner.set_process("curl");
+  EXPECT_EQ(OwnerText(owner), "curl/7");
+  owner.set_package("org.example");
+  EXPECT_EQ(OwnerText(owner), "org.example");
 }
 
 TEST(ParseFilterTest, EmptyTextIsAnEmptyFilter) {

@@ -98,7 +98,9 @@ TEST(Config, DefaultsAreTheCores) {
 // Every leaf is written out, so that a new field cannot be forgotten.
 TEST(Config, EffectiveHasEveryField) {
   auto checked = CheckConfig(Text(
-      "control { allowed_uids: 7 }"
+      "control { allowed_uids: 7 } protect { app_uid: 7 } "
+      "owners { source: OWNER_SOURCE_SYSTEM } "
+      "apps { rules { uid: 7 action: APP_ACTION_BLOCK } }"
       "udp { interfaces { prefix: '10.0.0.0/8' interface: 'lan' } }"
       "dns {"
       "  groups { name: 'g' upstreams { address: 'tls://dns.example' "

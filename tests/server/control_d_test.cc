@@ -16,6 +16,7 @@
 #include "gmock/gmock.h"
 #include "google/protobuf/text_format.h"
 #include "gtest/gtest.h"
+#include "netstack/v1/app_service.grpc.pb.h"
 #include "server/control_d_api.h"
 #include "tests/server/test_server.h"
 
@@ -332,6 +333,25 @@ TEST_F(StopTest, AGoneDeviceIsAnEvent) {
   ASSERT_TRUE(server.Start().ok());
   EXPECT_TRUE(test::Eventually(
       [&] { return Saw(server, v1::EVENT_TYPE_DEVICE_GONE); }));
+}
+
+TEST_F(StopTest, AnAppIsToldThatItsDeviceIsGone) {
+  api_.Answer(404, "{\"error\": {\"message\": \"gone\", \"code\": 40402}}");
+  test::TestServer server(ServerConfig());
+  const auto apps = v1::AppService::NewStub(server.NewChannel());
+  test::Context context;
+  const auto stream = apps->Attach(&context);
+  v1::AttachRequest hello;
+  hello.mutable_hello()->set_package("org.example.vpn");
+  ASSERT_TRUE(stream->Write(hello));
+  v1::AttachResponse told;
+  ASSERT_TRUE(stream->Read(&told));
+  ASSERT_TRUE(told.has_welcome());
+  ASSERT_TRUE(server.Start().ok());
+  ASSERT_TRUE(stream->Read(&told));
+  ASSERT_TRUE(told.has_exit()) << told.ShortDebugString();
+  EXPECT_EQ(told.exit().reason(), v1::EXIT_REASON_DEVICE_REMOVED);
+  context.TryCancel();
 }
 
 }  // namespace

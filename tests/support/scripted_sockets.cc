@@ -108,6 +108,14 @@ int ScriptedSockets::Connect(int fd, const Endpoint& to) {
   return on_connect ? on_connect(to) : connect_result;
 }
 
+int ScriptedSockets::Disconnect(int fd) {
+  ScriptedSocket* s = Live(fd, "Disconnect");
+  if (s == nullptr) return -EBADF;
+  s->calls.emplace_back("Disconnect");
+  s->connected_to.reset();
+  return 0;
+}
+
 int ScriptedSockets::TakeError(int fd) {
   ScriptedSocket* s = Live(fd, "TakeError");
   if (s == nullptr) return -EBADF;

@@ -106,6 +106,7 @@ class ScriptedSockets final : public Sockets {
   int SetTtl(int fd, bool v4, uint8_t ttl) override;
   int KeepErrors(int fd, bool v4, bool on) override;
   int Connect(int fd, const Endpoint& to) override;
+  int Disconnect(int fd) override;
   int TakeError(int fd) override;
   int64_t Send(int fd, std::span<const Bytes> parts) override;
   int64_t Receive(int fd, MutableBytes into) override;

@@ -96,6 +96,14 @@ class SystemSockets final : public Sockets {
     return errno == EINTR ? -EINPROGRESS : -errno;
   }
 
+  int Disconnect(int fd) override {
+    sockaddr none{};
+    none.sa_family = AF_UNSPEC;
+    if (connect(fd, &none, sizeof(none)) == 0) return 0;
+    // The BSDs dissolve the association and say so all the same (connect(2)).
+    return errno == EAFNOSUPPORT || errno == EINVAL ? 0 : -errno;
+  }
+
   int TakeError(int fd) override {
     int error = 0;
     socklen_t size = sizeof(error);

@@ -101,6 +101,12 @@ class SystemSockets final : public Sockets {
     return errno == EINTR ? -EINPROGRESS : -errno;
   }
 
+  int Disconnect(int fd) override {
+    sockaddr none{};
+    none.sa_family = AF_UNSPEC;
+    return connect(fd, &none, sizeof(none)) == 0 ? 0 : -errno;
+  }
+
   int TakeError(int fd) override {
     int error = 0;
     socklen_t size = sizeof(error);

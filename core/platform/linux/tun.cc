@@ -407,8 +407,9 @@ absl::StatusOr<std::unique_ptr<Tun>> TakeGiven(const TunOptions& options) {
   if (vnet_header && options.offload) offload = SetOffload(fd.get());
   if (vnet_header && !offload.tcp) ioctl(fd.get(), TUNSETOFFLOAD, 0);
   const std::string name = NameIn(request);
-  const uint32_t mtu =
-      IsInOurNamespace(fd.get()) ? ReadMtu(name, options.mtu) : options.mtu;
+  const uint32_t mtu = options.ask_mtu && IsInOurNamespace(fd.get())
+                           ? ReadMtu(name, options.mtu)
+                           : options.mtu;
   return std::make_unique<LinuxTun>(std::move(fd), name, mtu, vnet_header,
                                     offload);
 }
@@ -417,6 +418,22 @@ absl::StatusOr<std::unique_ptr<Tun>> TakeGiven(const TunOptions& options) {
 
 absl::StatusOr<std::unique_ptr<Tun>> OpenTun(TunOptions options) {
   return options.fd >= 0 ? TakeGiven(options) : OpenByName(options);
+}
+
+absl::Status CheckTunDescriptor(int fd) {
+  struct stat st {};
+  // Before any ioctl, which means something else to every kind of device.
+  if (fstat(fd, &st) != 0 || !S_ISCHR(st.st_mode)) {
+    return absl::InvalidArgumentError("the descriptor is no device");
+  }
+  ifreq request{};
+  if (ioctl(fd, TUNGETIFF, &request) != 0) {
+    return absl::InvalidArgumentError("the descriptor is no TUN");
+  }
+  if ((request.ifr_flags & (IFF_TUN | IFF_TAP)) != IFF_TUN) {
+    return absl::InvalidArgumentError("the descriptor is a TAP");
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace netstack

@@ -115,6 +115,7 @@ class MemorySockets final : public Sockets {
     connecting_.push_back(fd);
     return -EINPROGRESS;
   }
+  int Disconnect(int) override { return 0; }
   SocketPair OpenPair() override { return {-EMFILE, -1, -1}; }
   int SetMark(int, uint32_t) override { return 0; }
   int BindToDevice(int, const std::string&) override { return 0; }

@@ -14,6 +14,7 @@ namespace {
 
 class NobodyListens final : public DnsFrontListener {
  public:
+  void OnDnsLoop() override {}
   void OnDnsQuery(const dns::DnsQueryInfo&) override {}
   void OnUpstreamHealth(const std::string&, bool, absl::string_view) override {
   }

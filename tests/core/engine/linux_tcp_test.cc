@@ -62,6 +62,7 @@ class LoopbackSockets final : public Sockets {
                                             : *IpAddress::Parse("::1"),
                                to.port});
   }
+  int Disconnect(int fd) override { return real_->Disconnect(fd); }
   int TakeError(int fd) override { return real_->TakeError(fd); }
   int64_t Send(int fd, std::span<const Bytes> parts) override {
     return real_->Send(fd, parts);

@@ -22,6 +22,9 @@ FlowInfo MakeFlow() {
   f.state = FlowState::kOpen;
   f.idle = seconds(5);
   f.name = "www.example.com";
+  f.owner.uid = 10042;
+  f.owner.package = "org.example.browser";
+  f.owner.process = "browser";
   return f;
 }
 
@@ -50,6 +53,11 @@ std::vector<FilterCase> Cases() {
        [](auto& f) { f.app_port = 443; }},
       {"remote_port", [](auto& f) { f.remote_port = 443; },
        [](auto& f) { f.remote_port = 40000; }},
+      {"uid", [](auto& f) { f.uid = 10042; }, [](auto& f) { f.uid = 0; }},
+      {"package", [](auto& f) { f.package = "org.example.browser"; },
+       [](auto& f) { f.package = "org.example"; }},
+      {"process", [](auto& f) { f.package = "browser"; },
+       [](auto& f) { f.package = "brows"; }},
       {"active_within", [](auto& f) { f.active_within = seconds(5); },
        [](auto& f) { f.active_within = seconds(4); }},
       {"name", [](auto& f) { f.name_suffix = "www.example.com"; },

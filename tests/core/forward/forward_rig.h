@@ -124,9 +124,22 @@ class Listener final : public ForwardListener {
     ++pressures[static_cast<size_t>(pressure)];
   }
   void OnPoisoned(uint64_t, absl::string_view) override { ++poisoned; }
+  AppDecision OnOpen(uint64_t flow_id, const FlowKey& key,
+                     PollToken token) override {
+    asked.push_back({flow_id, key, token});
+    return decision;
+  }
 
   std::vector<std::pair<FlowChange, FlowInfo>> changes;
-  std::array<int, 6> pressures{};
+  std::array<int, 8> pressures{};
+  // Of new flows: what is said, and who asked.
+  AppDecision decision = AppDecision::kAllow;
+  struct Asked {
+    uint64_t flow_id = 0;
+    FlowKey key;
+    PollToken token;
+  };
+  std::vector<Asked> asked;
   int poisoned = 0;
 };
 

@@ -136,6 +136,31 @@ TEST_P(Echoes, OneSocketPerAppAndId) {
   EXPECT_EQ(rig.echoes->stats().active, 3u);  // destinations
 }
 
+TEST_P(Echoes, OurOwnEchoIsNotCarriedAgain) {
+  IcmpRig rig;
+  rig.Give(Request(7, 1));
+  const uint16_t ours = rig.sockets.last().local.port;
+  rig.Give(Request(ours, 1, "data", 63));
+  EXPECT_EQ(rig.dropped(DropReason::kLoop), 1u);
+  EXPECT_EQ(rig.sockets.all().size(), 1u);
+  // Another app's, which has that id by chance.
+  rig.Give(Request(ours, 2));
+  EXPECT_EQ(rig.dropped(DropReason::kLoop), 1u);
+  EXPECT_EQ(rig.sockets.all().size(), 2u);
+}
+
+TEST_P(Echoes, ARuleMayBlockThem) {
+  IcmpRig rig;
+  rig.listener.decision = AppDecision::kBlock;
+  rig.Give(Request(7, 1));
+  EXPECT_EQ(rig.dropped(DropReason::kAppBlocked), 1u);
+  const std::vector<Reply> replies = rig.TakeReplies();
+  ASSERT_EQ(replies.size(), 1u);
+  EXPECT_EQ(replies[0].type(), v4() ? 3 : 1);
+  EXPECT_EQ(replies[0].code(), v4() ? 13 : 1);
+  EXPECT_TRUE(rig.last().sent.empty());
+}
+
 TEST_P(Echoes, OnlyThoseWhoWereAskedMayReply) {
   IcmpRig rig;
   rig.Give(Request(1, 1));

@@ -107,6 +107,34 @@ TEST_P(Writer, PiecesOfAnySize) {
   }
 }
 
+// The handshake was made for another MTU than the TUN in use has.
+TEST_P(Writer, ASmallerTunGetsSmallerPackets) {
+  for (const bool offload : {false, true}) {
+    ScriptedTun small({.offload = offload, .mtu = 700});
+    writer.SetTun(&small);
+    const std::string payload = Pattern(5000);
+    ASSERT_TRUE(Send(payload, 0x10));
+    EXPECT_TRUE(tun.TakeWritten().empty());
+    const size_t headers = GetParam()->v4() ? 40 : 60;
+    const auto written = small.TakeWritten();
+    if (offload) {
+      ASSERT_EQ(written.size(), 1u);
+      EXPECT_EQ(written[0].how.segment_size, 700 - headers);
+      continue;
+    }
+    std::string all;
+    for (const auto& w : written) {
+      EXPECT_LE(w.bytes.size(), 700u);
+      all += Payload(Understand(w));
+    }
+    EXPECT_EQ(all, payload);
+    EXPECT_EQ(written.size(), (5000 + 699 - headers) / (700 - headers));
+  }
+  writer.SetTun(&tun);
+  ASSERT_TRUE(Send(Pattern(1000)));
+  EXPECT_EQ(tun.TakeWritten().size(), 1u);
+}
+
 TEST_P(Writer, OptionsAreKept) {
   const ByteVector sack = Hex("0101050A 00000001 00000002");
   ASSERT_TRUE(Send("", 0x10, 700, sack));

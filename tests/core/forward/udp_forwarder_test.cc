@@ -902,6 +902,130 @@ TEST_P(Udp, AnAdvisorRefusesAndNames) {
   rig.reset();
 }
 
+TEST_P(Udp, DatagramsWaitForTheirOwnerAndKeepTheirOrder) {
+  rig->listener.decision = AppDecision::kWait;
+  Give({.payload = "one"});
+  Give({.payload = "two"});
+  EXPECT_TRUE(Socket().sent.empty());
+  ASSERT_EQ(rig->listener.asked.size(), 1u) << "once per flow";
+  const Listener::Asked asked = rig->listener.asked[0];
+  EXPECT_EQ(asked.key.app, (Endpoint{family().app, kApp}));
+  EXPECT_EQ(asked.key.remote, Remote());
+  EXPECT_EQ(asked.key.protocol, Protocol::kUdp);
+  rig->udp->OnDecided(asked.token, asked.flow_id, false, rig->now());
+  std::string all;
+  for (const auto& sent : Socket().sent) all += sent.payload;
+  EXPECT_EQ(all, "onetwo");
+  Give({.payload = "three"});
+  EXPECT_EQ(Socket().sent.back().payload, "three");
+  EXPECT_EQ(rig->listener.asked.size(), 1u);
+  ASSERT_EQ(List().size(), 1u);
+  EXPECT_EQ(List()[0].outbound_packets, 3u);
+}
+
+TEST_P(Udp, WhatWaitedIsRefusedWhenItsOwnerIsBlocked) {
+  rig->listener.decision = AppDecision::kWait;
+  Give({.payload = "quic"});
+  const Listener::Asked asked = rig->listener.asked[0];
+  rig->udp->OnDecided(asked.token, asked.flow_id, true, rig->now());
+  EXPECT_TRUE(Socket().sent.empty());
+  EXPECT_TRUE(Closed());
+  EXPECT_EQ(closed(CloseReason::kAppBlocked), 1u);
+  EXPECT_EQ(rig->dropped(DropReason::kAppBlocked), 1u);
+  const std::vector<Reply> replies = Replies();
+  ASSERT_EQ(replies.size(), 1u);
+  ExpectIcmp(replies[0], v4() ? 3 : 1, v4() ? 13 : 1, Remote(), "quic");
+  // One that has nothing waiting any more ends, too.
+  Give({.source_port = 40001});
+  const Listener::Asked other = rig->listener.asked[1];
+  rig->udp->OnDecided(other.token, other.flow_id + 1, true, rig->now());
+  EXPECT_EQ(List().size(), 1u) << "that was another flow";
+  rig->udp->OnDecided(other.token, other.flow_id, true, rig->now());
+  EXPECT_EQ(List().size(), 0u);
+}
+
+TEST_P(Udp, ABlockedAppIsLookedUpOnceASecond) {
+  rig->listener.decision = AppDecision::kBlock;
+  for (int i = 0; i < 10; ++i) {
+    Give({.destination_port = static_cast<uint16_t>(443 + i)});
+  }
+  EXPECT_EQ(rig->listener.asked.size(), 1u);
+  EXPECT_EQ(rig->sockets.all().size(), 1u);
+  EXPECT_TRUE(Closed());
+  EXPECT_EQ(rig->dropped(DropReason::kAppBlocked), 10u);
+  rig->listener.decision = AppDecision::kAllow;
+  Give({.source_port = 40001});
+  EXPECT_EQ(List().size(), 1u) << "another app's";
+  rig->clock.Advance(std::chrono::seconds(1));
+  Give({});
+  EXPECT_EQ(List().size(), 2u);
+}
+
+TEST_P(Udp, WhatWaitsForOwnersIsBounded) {
+  rig->listener.decision = AppDecision::kWait;
+  for (size_t i = 0; i < UdpForwarder::kMaxHeld + 3; ++i) Give({});
+  EXPECT_EQ(rig->dropped(DropReason::kOwnerAwaited), 3u);
+  const Listener::Asked asked = rig->listener.asked[0];
+  rig->udp->OnDecided(asked.token, asked.flow_id, false, rig->now());
+  // There is room again, by bytes as well.
+  rig->listener.decision = AppDecision::kWait;
+  Give({.source_port = 40001, .payload = std::string(1400, 'x')});
+  for (int i = 0; i < 50; ++i) {
+    Give({.source_port = 40001, .payload = std::string(1400, 'x')});
+  }
+  EXPECT_EQ(rig->dropped(DropReason::kOwnerAwaited), 3u + 51u - 65536u /
+            (1428u + (v4() ? 0u : 20u)));
+}
+
+TEST_P(Udp, OurOwnDatagramIsNotCarriedAgain) {
+  Rig::Settings settings;
+  settings.udp.preserve_ports = false;
+  Start(settings);
+  Give({});
+  const uint16_t ours = rig->sockets.last().local.port;
+  // Another host's app that has the same port by chance.
+  rig->sockets.on_connect = [&](const Endpoint&) {
+    rig->sockets.last().local.ip = OurAddress();
+    return 0;
+  };
+  Give({.source_port = ours, .destination_port = 444});
+  EXPECT_EQ(List().size(), 2u);
+  EXPECT_EQ(rig->dropped(DropReason::kLoop), 0u);
+  // Our route leads into the TUN.
+  rig->sockets.on_connect = [&](const Endpoint&) {
+    rig->sockets.last().local.ip = family().app;
+    return 0;
+  };
+  const uint16_t other = rig->sockets.all()[0]->local.port;
+  Give({.source_port = other, .destination_port = 445});
+  EXPECT_EQ(rig->dropped(DropReason::kLoop), 1u);
+  EXPECT_EQ(rig->listener.pressures[static_cast<size_t>(Pressure::kLoop)], 1);
+  EXPECT_EQ(List().size(), 2u);
+}
+
+TEST_P(Udp, AChangedNetworkGivesMappingsOtherSockets) {
+  Give({.payload = "before"});
+  const uint64_t id = List()[0].id;
+  // Not bound to anything: the kernel finds the way.
+  EXPECT_EQ(rig->udp->OnNetworkChanged(false, rig->now()).kept, 1u);
+  EXPECT_FALSE(Closed(0));
+  EXPECT_EQ(rig->udp->OnNetworkChanged(true, rig->now()).kept, 1u);
+  EXPECT_TRUE(Closed(0));
+  ASSERT_EQ(rig->sockets.all().size(), 2u);
+  Give({.payload = "after"});
+  ASSERT_EQ(Socket(1).sent.size(), 1u);
+  EXPECT_EQ(Socket(1).sent[0].payload, "after");
+  Arrive({.from = Remote(), .payload = "answer"}, 1);
+  EXPECT_EQ(Replies().size(), 1u);
+  ASSERT_EQ(List().size(), 1u);
+  EXPECT_EQ(List()[0].id, id) << "the flow is the same";
+  // And without any socket it ends.
+  rig->sockets.open_results = {-ENETUNREACH};
+  EXPECT_EQ(rig->udp->OnNetworkChanged(true, rig->now()).ended, 1u);
+  EXPECT_EQ(closed(CloseReason::kNetworkChanged), 1u);
+  EXPECT_TRUE(Closed(1));
+}
+
 TEST_P(Udp, ShutdownEndsEverything) {
   Give({.destination_port = 1});
   Give({.destination_port = 2, .flush = false});
