@@ -266,7 +266,7 @@ void Service::Launch() {
       std::vector<std::string>{NetstackdPath(), "--config",
                                dir_ / "netstackd.textproto", "--socket",
                                socket_path()},
-      ProcessOptions{.ns = World().gw(),
+      ProcessOptions{.ns = options_.ns.empty() ? World().gw() : options_.ns,
                      .output = dir_ / "log",
                      .descriptors = options_.descriptors,
                      .environment = options_.environment});

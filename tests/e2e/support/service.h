@@ -77,6 +77,7 @@ struct ServiceOptions {
   std::vector<std::string> environment{};  // NAME=VALUE
   bool start = true;         // start the stack
   bool attach = true;        // and move the TUN to app
+  std::string ns{};          // where it runs; empty: gw
 };
 
 // One run of the program. The destructor ends it.
