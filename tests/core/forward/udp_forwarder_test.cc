@@ -346,6 +346,19 @@ TEST_P(Udp, DatagramsOfABatchGoTogether) {
   EXPECT_EQ(rig->udp->stats().outbound_bytes, 7 * 1200 + 300u);
 }
 
+// Only the last of a batch may have another size, and a smaller one.
+TEST_P(Udp, ALargerDatagramBeginsAnotherBatch) {
+  Give({.payload = "aaaa", .flush = false});
+  Give({.payload = "bbbb", .flush = false});
+  Give({.payload = "cccccccc", .flush = false});
+  Give({.payload = "dd"});
+  ASSERT_EQ(Socket().sent.size(), 2u);
+  EXPECT_EQ(Socket().sent[0].payload, "aaaabbbb");
+  EXPECT_EQ(Socket().sent[0].segment_size, 4);
+  EXPECT_EQ(Socket().sent[1].payload, "ccccccccdd");
+  EXPECT_EQ(Socket().sent[1].segment_size, 8);
+}
+
 TEST_P(Udp, DifferentHeadersStayApart) {
   Give({.tos = 0, .flush = false});
   Give({.tos = 2, .flush = false});
