@@ -2,14 +2,17 @@ package netstack.client
 
 import com.google.protobuf.FieldMask
 import io.grpc.ManagedChannel
+import io.grpc.Status
 import io.grpc.StatusException
 import java.util.concurrent.TimeUnit
 import kotlin.time.Duration
 import kotlin.time.Duration.Companion.milliseconds
 import kotlin.time.Duration.Companion.seconds
 import kotlin.time.TimeSource
+import kotlinx.coroutines.CoroutineScope
 import kotlinx.coroutines.ExperimentalCoroutinesApi
 import kotlinx.coroutines.coroutineScope
+import kotlinx.coroutines.delay
 import kotlinx.coroutines.flow.Flow
 import kotlinx.coroutines.flow.catch
 import kotlinx.coroutines.flow.flow
@@ -17,9 +20,13 @@ import kotlinx.coroutines.flow.mapNotNull
 import kotlinx.coroutines.flow.produceIn
 import kotlinx.coroutines.selects.onTimeout
 import kotlinx.coroutines.selects.select
+import netstack.v1.AppHello
+import netstack.v1.AppServiceGrpcKt.AppServiceCoroutineStub
 import netstack.v1.CloseFlowsRequest
 import netstack.v1.Config
 import netstack.v1.FlowFilter
+import netstack.v1.FlowKey
+import netstack.v1.FlowOwner
 import netstack.v1.FlowServiceGrpcKt.FlowServiceCoroutineStub
 import netstack.v1.GetConfigRequest
 import netstack.v1.GetConfigResponse
@@ -27,10 +34,12 @@ import netstack.v1.GetStatsRequest
 import netstack.v1.GetStatusRequest
 import netstack.v1.ListFlowsRequest
 import netstack.v1.NetstackServiceGrpcKt.NetstackServiceCoroutineStub
+import netstack.v1.ReplaceTunRequest
 import netstack.v1.StackStatus
 import netstack.v1.StartRequest
 import netstack.v1.Stats
 import netstack.v1.StopRequest
+import netstack.v1.TunHandle
 import netstack.v1.UpdateConfigRequest
 import netstack.v1.UpdateConfigResponse
 import netstack.v1.WatchEventsRequest
@@ -63,6 +72,22 @@ public class NetstackClient(
     private val stack = NetstackServiceCoroutineStub(channel)
     private val flows = FlowServiceCoroutineStub(channel)
 
+    /** Waits until the service answers, for a service that just starts. */
+    public suspend fun ready(): StackStatus {
+        val end = TimeSource.Monotonic.markNow() + timeout
+        while (true) {
+            try {
+                return status()
+            } catch (e: NetstackException) {
+                val may = e.code == Status.Code.UNAVAILABLE
+                if (!may || end.hasPassedNow()) throw e
+            }
+            // Without this gRPC would wait longer with every attempt.
+            channel.resetConnectBackoff()
+            delay(RETRY)
+        }
+    }
+
     /** Starts the stack; returns when packets are read. */
     public suspend fun start(
         request: StartRequest = StartRequest.getDefaultInstance(),
@@ -72,6 +97,24 @@ public class NetstackClient(
     public suspend fun stop(
         request: StopRequest = StopRequest.getDefaultInstance(),
     ): Boolean = call { stack.within(timeout).stop(request).stopped }
+
+    /** Takes another TUN into use; flows stay. When it can't, the old stays. */
+    public suspend fun replaceTun(tun: TunHandle): StackStatus = call {
+        stack.within(timeout).replaceTun(
+            ReplaceTunRequest.newBuilder().setTun(tun).build()
+        ).status
+    }
+
+    /**
+     * Opens the app's channel to the service, in [scope]. With [ownerOf] the
+     * app says whose a flow is (`owners.source`); null is "unknown".
+     */
+    public fun attach(
+        scope: CoroutineScope,
+        hello: AppHello,
+        ownerOf: (suspend (FlowKey) -> FlowOwner?)? = null,
+    ): Attachment =
+        Attachment(AppServiceCoroutineStub(channel), scope, hello, ownerOf)
 
     public suspend fun status(): StackStatus = call {
         stack.within(timeout)
@@ -194,6 +237,7 @@ public class NetstackClient(
 
     private companion object {
         const val PAGE = 1000
+        val RETRY = 20.milliseconds
     }
 }
 

@@ -1,9 +1,25 @@
 package netstack.jvm
 
+import java.io.File
 import java.nio.file.Files
 import java.nio.file.Path
 import java.util.concurrent.TimeUnit
 import netstack.client.NetstackClient
+
+private val repository: Path =
+    Path.of(System.getProperty("netstack.repository")).toRealPath()
+
+/** The program under test: of the preset release, or -Dnetstackd=PATH. */
+fun netstackd(): File {
+    val path = System.getProperty("netstackd")
+        ?: "$repository/build/release/server/netstackd"
+    return File(path).also {
+        check(it.canExecute()) {
+            "there is no $it: build it first " +
+                "(cmake --preset release && cmake --build --preset release)"
+        }
+    }
+}
 
 /**
  * The real netstackd between an app and a server, in namespaces that no
@@ -16,18 +32,10 @@ class World : AutoCloseable {
     private val process: Process
 
     init {
-        val repository = Path.of(System.getProperty("netstack.repository"))
-            .toRealPath()
-        val build = Path.of(System.getProperty(
-            "netstack.build", "$repository/build/release"))
-        check(Files.isExecutable(build.resolve("server/netstackd"))) {
-            "there is no $build/server/netstackd: build it first " +
-                "(cmake --preset release && cmake --build --preset release)"
-        }
         process = ProcessBuilder(
             "$repository/deploy/rootless",
             "$repository/clients/android/jvm/src/test/world",
-            "$build", "$control")
+            netstackd().path, "$control")
             .redirectError(ProcessBuilder.Redirect.INHERIT).start()
         answer()
     }
