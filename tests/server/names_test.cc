@@ -93,7 +93,7 @@ TEST(Protoset, HoldsTheServicesAndAllTheyImport) {
   const auto* dns = pool.FindServiceByName("netstack.v1.DnsService");
   ASSERT_NE(dns, nullptr);
   EXPECT_EQ(dns->method_count(), 5);
-  EXPECT_EQ(netstack->method_count(), 8);
+  EXPECT_EQ(netstack->method_count(), 9);
   EXPECT_EQ(flows->method_count(), 3);
   google::protobuf::SourceLocation where;
   EXPECT_TRUE(netstack->method(0)->GetSourceLocation(&where));
